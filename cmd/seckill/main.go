@@ -1,0 +1,27 @@
+// Command seckill is the tool for everything around the three processes: it
+// shows a sale, runs the whole stack on a laptop, and prepares the servers.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leadingpeers/seckill/internal/app"
+)
+
+func main() {
+	root := &cobra.Command{
+		Use:           "seckill",
+		Short:         "Sell few units to a huge crowd, each exactly once",
+		Args:          cobra.NoArgs, // without it an unknown subcommand prints the help and exits 0
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.AddCommand(demoCommand(), devCommand(), migrateCommand(), topicsCommand(), versionCommand())
+	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
+		root.AddCommand(app.Command(role))
+	}
+	os.Exit(app.Main(root))
+}

@@ -1,0 +1,79 @@
+package crowd
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/leadingpeers/seckill/pkg/events"
+)
+
+// Checkout plays the shop's own back end: it reads order events and makes each
+// buyer pay, cancel, pay twice or let the time-out pass.
+type Checkout struct {
+	Gateways []string         // where it cancels, base URLs
+	Key      string           // its service key
+	Cancel   float64          // share of the orders that the buyer cancels
+	Abandon  float64          // share that nobody pays
+	Now      func() time.Time // when a payment happens
+
+	Paid, Cancelled, Abandoned atomic.Int64 // events handled, repetitions included
+}
+
+// Handle is an events.Handler for the topic of orders. What a buyer does
+// depends only on the reservation, so an event that comes twice is answered
+// the same way twice.
+func (c *Checkout) Handle(ctx context.Context, batch []events.Event) ([]events.Event, error) {
+	var next []events.Event
+	for _, e := range batch {
+		if e.Type != events.OrderCreated {
+			continue
+		}
+		switch fate := share(e.ReservationID); {
+		case fate < c.Cancel:
+			if err := c.cancel(ctx, e); err != nil {
+				return next, err
+			}
+			c.Cancelled.Add(1)
+		case fate < c.Cancel+c.Abandon:
+			c.Abandoned.Add(1)
+		default:
+			next = append(next, events.Event{
+				Type: events.PaymentSucceeded, Time: c.Now().UTC(), TraceParent: e.TraceParent,
+				ReservationID: e.ReservationID, ProductID: e.ProductID, UserID: e.UserID,
+				AmountCents: e.AmountCents, Currency: e.Currency, PaymentRef: "pay-" + e.ReservationID,
+			})
+			c.Paid.Add(1)
+		}
+	}
+	return next, nil
+}
+
+// cancel asks the gateways in turn. Any answer below 500 is final: an order
+// that is paid or past its deadline cannot be cancelled any more.
+func (c *Checkout) cancel(ctx context.Context, e events.Event) error {
+	body := fmt.Appendf(nil, `{"user_id":%q}`, e.UserID)
+	var last error
+	for _, gateway := range c.Gateways {
+		url := gateway + "/v1/activities/" + e.ActivityID + "/products/" + e.ProductID + "/reservations/" + e.ReservationID + "/cancel"
+		status, answer, err := call(ctx, http.DefaultClient, c.Key, http.MethodPost, url, body, nil)
+		if err == nil && status < 500 && !answer.Retryable {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("status %d %s", status, answer.Code)
+		}
+		last = fmt.Errorf("cancel %s at %s: %w", e.ReservationID, gateway, err)
+	}
+	return last
+}
+
+// share maps a reservation evenly onto [0, 1).
+func share(id string) float64 {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(id))
+	return float64(h.Sum32()%10_000) / 10_000
+}

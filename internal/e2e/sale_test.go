@@ -1,0 +1,219 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/segmentio/kafka-go"
+
+	"github.com/leadingpeers/seckill/internal/app"
+	"github.com/leadingpeers/seckill/internal/testservers"
+	"github.com/leadingpeers/seckill/pkg/events"
+)
+
+// TestSaleSurvivesKilledWorkers sells 10,000 units over 20 products to 50,000
+// buyers, kills one worker of each kind in the middle, and then has every
+// topic handled again from its first event.
+func TestSaleSurvivesKilledWorkers(t *testing.T) {
+	testservers.Real(t)
+	c := startCluster(t, app.Config{
+		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
+	})
+	activity, products := c.openSale(t, 20, 500, 4)
+	s := c.startSale(t, activity, products, 50_000)
+
+	s.served(t, 5_000)
+	for _, name := range []string{"stock-worker-1", "settle-worker-1"} {
+		c.procs[name].Kill()
+		t.Logf("%s killed after %d buyers", name, s.buyers.Served.Load())
+	}
+	s.served(t, 12_000)
+	for _, name := range []string{"stock-worker-1", "settle-worker-1"} {
+		c.start(t, name)
+		t.Logf("%s started again after %d buyers", name, s.buyers.Served.Load())
+	}
+	accounts := s.settle(t, 2*time.Minute)
+	if n := len(s.buyers.Tally().Accepted); n < 5_000 {
+		t.Fatalf("only %d reservations were accepted: that is no proof of anything", n)
+	}
+
+	before := c.rows(t)
+	handled := c.replay(t)
+	after := c.rows(t)
+	if before != after {
+		t.Errorf("a replay of every topic changed rows\nbefore:\n%s\nafter:\n%s", before, after)
+	}
+	again, err := c.stores.Books().Accounts(t.Context(), products)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range accounts {
+		if accounts[i] != again[i] {
+			t.Errorf("a replay of every topic moved units: before %+v, after %+v", accounts[i], again[i])
+		}
+	}
+	t.Logf("replayed %d events: rows and units as before\n%s", handled, after)
+}
+
+// groups are the consumers of our own workers, with their topics.
+func groups() map[string]events.Topic {
+	return map[string]events.Topic{"deduct": events.Reservations, "rollback": events.Rollbacks, "settle": events.Deductions, "payment": events.Payments}
+}
+
+// replay stops the workers, sets every group back to the first event, starts
+// them again and waits until all has been handled. It returns how many events
+// that were at least.
+func (c *cluster) replay(t *testing.T) int64 {
+	t.Helper()
+	workers := roles[2:]
+	for _, name := range workers {
+		if err := c.procs[name].Stop(20 * time.Second); err != nil {
+			t.Fatalf("%s does not end well: %v", name, err)
+		}
+	}
+	client := &kafka.Client{Addr: kafka.TCP(strings.Split(c.cfg.Kafka, ",")...)}
+	var total int64
+	for group, topic := range groups() {
+		name := c.cfg.Prefix + "." + string(topic)
+		var offsets []kafka.OffsetCommit
+		lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range lags {
+			offsets = append(offsets, kafka.OffsetCommit{Partition: l.Partition, Offset: 0})
+			total += l.End
+		}
+		eventually(t, 30*time.Second, func() error { // a group with members refuses
+			resp, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+				GroupID: c.cfg.Prefix + "." + group, GenerationID: -1, Topics: map[string][]kafka.OffsetCommit{name: offsets},
+			})
+			if err != nil {
+				return err
+			}
+			for _, p := range resp.Topics[name] {
+				if p.Error != nil {
+					return p.Error
+				}
+			}
+			return nil
+		})
+	}
+	for _, name := range workers {
+		c.start(t, name)
+	}
+	c.drained(t, 2*time.Minute)
+	return total
+}
+
+// drained waits until no group has anything left to handle.
+func (c *cluster) drained(t *testing.T, limit time.Duration) {
+	t.Helper()
+	eventually(t, limit, func() error {
+		for group, topic := range groups() {
+			lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
+			if err != nil {
+				return err
+			}
+			for _, l := range lags {
+				if l.Lag != 0 {
+					return fmt.Errorf("%s: partition %d lags by %d", group, l.Partition, l.Lag)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// TestSaleSurvivesLostServers takes away a broker of three, and then all that
+// Redis holds, in the middle of a sale.
+func TestSaleSurvivesLostServers(t *testing.T) {
+	testservers.Real(t)
+	set := ownServers(t)
+	c := startCluster(t, app.Config{
+		Redis: set.redis, Kafka: set.kafka, MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
+	})
+	activity, products := c.openSale(t, 8, 1_000, 4)
+	s := c.startSale(t, activity, products, 30_000)
+
+	s.served(t, 2_000)
+	set.do(t, "kill", "kafka2")
+	t.Logf("one broker of three killed after %d buyers", s.buyers.Served.Load())
+	s.served(t, 6_000)
+	set.do(t, "start", "kafka2")
+
+	s.served(t, 8_000)
+	client := redis.NewClient(&redis.Options{Addr: set.redis})
+	defer client.Close()
+	if err := client.FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	set.do(t, "kill", "redis")
+	set.do(t, "start", "redis")
+	back := time.Now()
+	t.Logf("Redis emptied, killed and started after %d buyers", s.buyers.Served.Load())
+	sold, _ := s.buyers.Units()
+	eventually(t, time.Minute, func() error {
+		if now, _ := s.buyers.Units(); now <= sold {
+			return fmt.Errorf("%d reservations were accepted before, and none since", sold)
+		}
+		return nil
+	})
+	t.Logf("the sale went on by itself %s after Redis was back", time.Since(back).Round(10*time.Millisecond))
+	s.settle(t, 2*time.Minute)
+}
+
+// serverSet is a set of servers of this test's own, to be broken at will.
+type serverSet struct {
+	env          []string
+	redis, kafka string
+}
+
+// ownServers starts a second set with three brokers beside the shared one, and
+// removes it at the end. Its MySQL stays unused.
+func ownServers(t *testing.T) serverSet {
+	t.Helper()
+	redisPort, mysqlPort, kafkaPort := freePort(t, 26_200), freePort(t, 26_300), 26_092
+	set := serverSet{
+		redis: "127.0.0.1:" + redisPort,
+		kafka: fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", kafkaPort, kafkaPort+10, kafkaPort+20),
+		env: append(os.Environ(), "SECKILL_SERVERS_DATA="+t.TempDir(), "SECKILL_SERVERS_REDIS_PORT="+redisPort,
+			"SECKILL_SERVERS_MYSQL_PORT="+mysqlPort, "SECKILL_SERVERS_KAFKA_PORT="+strconv.Itoa(kafkaPort)),
+	}
+	t.Cleanup(func() { set.do(t, "down") })
+	set.do(t, "up", "--brokers", "3")
+	return set
+}
+
+func (s serverSet) do(t *testing.T, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "../../deploy/local/servers", args...)
+	cmd.Env = s.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("servers %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+}
+
+// freePort finds a port below the range that outgoing connections use.
+func freePort(t *testing.T, from int) string {
+	t.Helper()
+	for port := from; port < from+100; port++ {
+		ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			defer ln.Close()
+			return strconv.Itoa(port)
+		}
+	}
+	t.Fatalf("no free port from %d to %d", from, from+99)
+	return ""
+}
