@@ -25,7 +25,7 @@ type Step func(ctx context.Context) (more bool, err error)
 type Config struct {
 	Name       string                // of the loop: in log lines and in the metrics' label loop
 	Every      time.Duration         // pause between the end of one step and the start of the next; default 1 s
-	Timeout    time.Duration         // longest that one step may take; default 30 s
+	Timeout    time.Duration         // longest that one step may take; default 30 s, negative = no limit
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of the metrics; nil = none
 }
@@ -82,6 +82,9 @@ func (l *Loop) Run(ctx context.Context, step Step) error {
 }
 
 func (l *Loop) once(ctx context.Context, step Step) (bool, error) {
+	if l.cfg.Timeout < 0 {
+		return step(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.Timeout)
 	defer cancel()
 	return step(ctx)

@@ -1,0 +1,262 @@
+package settleworker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leadingpeers/seckill/internal/loop"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/order"
+)
+
+// Publisher writes events to Kafka; nil means that all of them are written.
+// *events.Publisher is one.
+type Publisher interface {
+	Publish(ctx context.Context, evs ...events.Event) error
+}
+
+// Overdue cancels orders that were not paid in time. *order.Store is one.
+type Overdue interface {
+	Expire(ctx context.Context, limit int, announce func(order.Order) []order.Message) (n int, err error)
+}
+
+// ExpirerConfig says how often and how much is expired. The zero value is good.
+type ExpirerConfig struct {
+	Every      time.Duration         // pause when nothing is due; default 250 ms
+	Batch      int                   // most orders in one transaction; default 200
+	Log        *slog.Logger          // default: none
+	Registerer prometheus.Registerer // of seckill_expired_total and the loop's metrics; nil = none
+}
+
+// Expirer cancels the orders whose time to pay is over, by the database's
+// clock. The events of a cancellation go into the outbox in its transaction.
+// Several copies share the work.
+type Expirer struct {
+	orders  Overdue
+	batch   int
+	loop    *loop.Loop
+	expired prometheus.Counter
+}
+
+// NewExpirer returns an Expirer that is not running yet.
+func NewExpirer(orders Overdue, cfg ExpirerConfig) *Expirer {
+	x := &Expirer{
+		orders: orders,
+		batch:  cmp.Or(cfg.Batch, 200),
+		loop: loop.New(loop.Config{
+			Name: "expirer", Every: cmp.Or(cfg.Every, 250*time.Millisecond), Log: cfg.Log, Registerer: cfg.Registerer,
+		}),
+		expired: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_expired_total",
+			Help: "Orders cancelled because nobody paid them in time.",
+		}),
+	}
+	register(cfg.Registerer, x.expired)
+	return x
+}
+
+// Run expires orders until ctx ends, and then returns nil.
+func (x *Expirer) Run(ctx context.Context) error {
+	return x.loop.Run(ctx, func(ctx context.Context) (bool, error) {
+		n, err := x.orders.Expire(ctx, x.batch, announce)
+		x.expired.Add(float64(n))
+		if err != nil {
+			return false, fmt.Errorf("expire orders: %w", err)
+		}
+		return n >= x.batch, nil
+	})
+}
+
+// Outbox hands out messages that wait for their publication and deletes them
+// when publish has returned nil. *order.Store is one.
+type Outbox interface {
+	Relay(ctx context.Context, limit int, publish func(context.Context, []order.Message) error) (n int, err error)
+	OutboxAge(ctx context.Context) (pending int64, oldest time.Duration, err error)
+}
+
+// RelayConfig says how often and how much is relayed. The zero value is good.
+type RelayConfig struct {
+	Every      time.Duration         // pause when the outbox is empty; default 100 ms
+	Batch      int                   // most messages in one transaction; default 200
+	Timeout    time.Duration         // longest that one transaction waits for Kafka with its rows locked; default 10 s
+	AgeEvery   time.Duration         // how often the outbox is measured; default 5 s
+	Log        *slog.Logger          // default: none
+	Registerer prometheus.Registerer // of seckill_relayed_total, seckill_outbox_* and the loops' metrics; nil = none
+}
+
+// Relay publishes what waits in the outbox. A message is deleted only after
+// Kafka has acked it, so it may be published twice and is never lost. Several
+// copies share the work.
+type Relay struct {
+	outbox    Outbox
+	publisher Publisher
+	cfg       RelayConfig
+	relay     *loop.Loop
+	measure   *loop.Loop
+	relayed   prometheus.Counter
+	pending   prometheus.Gauge
+	oldest    prometheus.Gauge
+}
+
+// NewRelay returns a Relay that is not running yet.
+func NewRelay(outbox Outbox, publisher Publisher, cfg RelayConfig) *Relay {
+	cfg.Batch = cmp.Or(cfg.Batch, 200)
+	labels := prometheus.Labels{"store": "orders"}
+	r := &Relay{
+		outbox: outbox, publisher: publisher, cfg: cfg,
+		relay: loop.New(loop.Config{
+			Name: "relay", Every: cmp.Or(cfg.Every, 100*time.Millisecond), Timeout: cmp.Or(cfg.Timeout, 10*time.Second),
+			Log: cfg.Log, Registerer: cfg.Registerer,
+		}),
+		measure: loop.New(loop.Config{
+			Name: "outbox_age", Every: cmp.Or(cfg.AgeEvery, 5*time.Second), Log: cfg.Log, Registerer: cfg.Registerer,
+		}),
+		relayed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_relayed_total", Help: "Messages published from the outbox.",
+		}),
+		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "seckill_outbox_pending", Help: "Messages that wait in the outbox.", ConstLabels: labels,
+		}),
+		oldest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "seckill_outbox_oldest_seconds", Help: "Age of the oldest message in the outbox.", ConstLabels: labels,
+		}),
+	}
+	register(cfg.Registerer, r.relayed, r.pending, r.oldest)
+	return r
+}
+
+// Run relays until ctx ends, and then returns nil. Beside it runs the loop that
+// measures the outbox, so that the figures go on when Kafka is away.
+func (r *Relay) Run(ctx context.Context) error {
+	measured := make(chan error, 1)
+	go func() { measured <- r.measure.Run(ctx, r.age) }()
+	return errors.Join(r.relay.Run(ctx, r.step), <-measured)
+}
+
+func (r *Relay) step(ctx context.Context) (bool, error) {
+	n, err := r.outbox.Relay(ctx, r.cfg.Batch, func(ctx context.Context, waiting []order.Message) error {
+		evs := make([]events.Event, len(waiting))
+		for i, m := range waiting {
+			e, err := events.Decode(events.Type(m.Type), m.Body)
+			if err != nil {
+				return fmt.Errorf("decode message of type %.64q: %w", m.Type, err)
+			}
+			e.TraceParent = m.TraceParent
+			evs[i] = e
+		}
+		return r.publisher.Publish(ctx, evs...)
+	})
+	if err != nil {
+		return false, fmt.Errorf("relay the outbox: %w", err)
+	}
+	r.relayed.Add(float64(n))
+	return n >= r.cfg.Batch, nil
+}
+
+func (r *Relay) age(ctx context.Context) (bool, error) {
+	pending, oldest, err := r.outbox.OutboxAge(ctx)
+	if err != nil {
+		return false, fmt.Errorf("measure the outbox: %w", err)
+	}
+	r.pending.Set(float64(pending))
+	r.oldest.Set(oldest.Seconds())
+	return false, nil
+}
+
+// Stuck finds reservations that should have moved on long ago. *order.Store is
+// one.
+type Stuck interface {
+	Unsettled(ctx context.Context, olderThan time.Duration, limit int) ([]order.Order, error)
+	Unreturned(ctx context.Context, olderThan time.Duration, limit int) ([]order.Order, error)
+}
+
+// SweeperConfig says how often and how much is swept. The zero value is good.
+type SweeperConfig struct {
+	Every      time.Duration         // pause between two rounds; default 1 min
+	OlderThan  time.Duration         // how long a reservation may stand still before its event is published again; default 60 s
+	Limit      int                   // most reservations of each kind in one round; default 1000
+	Log        *slog.Logger          // default: none
+	Registerer prometheus.Registerer // of seckill_swept_total and the loop's metrics; nil = none
+}
+
+// Sweeper publishes the deduction again of every reservation that has been
+// deducted for long and has no order, and the rollback again of every
+// cancelled order whose units are still deducted: Kafka has lost the event, or
+// it lies among the dead letters, or a worker is behind. Several copies side by
+// side are harmless.
+type Sweeper struct {
+	orders    Stuck
+	publisher Publisher
+	cfg       SweeperConfig
+	loop      *loop.Loop
+	swept     *prometheus.CounterVec
+}
+
+// NewSweeper returns a Sweeper that is not running yet.
+func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
+	cfg.OlderThan = cmp.Or(cfg.OlderThan, time.Minute)
+	cfg.Limit = cmp.Or(cfg.Limit, 1000)
+	s := &Sweeper{
+		orders: orders, publisher: publisher, cfg: cfg,
+		loop: loop.New(loop.Config{
+			Name: "sweeper", Every: cmp.Or(cfg.Every, time.Minute), Log: cfg.Log, Registerer: cfg.Registerer,
+		}),
+		swept: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seckill_swept_total",
+			Help: "Reservations whose event was published again because nothing came of it, by kind (unsettled, unreturned).",
+		}, []string{"kind"}),
+	}
+	register(cfg.Registerer, s.swept)
+	return s
+}
+
+// Run sweeps until ctx ends, and then returns nil.
+func (s *Sweeper) Run(ctx context.Context) error {
+	return s.loop.Run(ctx, func(ctx context.Context) (bool, error) {
+		return false, errors.Join(
+			s.again(ctx, "unsettled", events.StockDeducted, s.orders.Unsettled),
+			s.again(ctx, "unreturned", events.StockRollback, s.orders.Unreturned),
+		)
+	})
+}
+
+// again publishes the event of each reservation that find returns.
+func (s *Sweeper) again(ctx context.Context, kind string, t events.Type, find func(context.Context, time.Duration, int) ([]order.Order, error)) error {
+	stuck, err := find(ctx, s.cfg.OlderThan, s.cfg.Limit)
+	if err != nil {
+		return fmt.Errorf("find %s reservations: %w", kind, err)
+	}
+	if len(stuck) == 0 {
+		return nil
+	}
+	evs := make([]events.Event, len(stuck))
+	for i, o := range stuck {
+		evs[i] = events.Event{
+			Type:          t,
+			Time:          o.UpdatedAt,
+			ReservationID: o.ReservationID,
+			ActivityID:    o.ActivityID,
+			ProductID:     o.ProductID,
+			UserID:        o.UserID,
+			Quantity:      o.Quantity,
+			Reason:        o.Reason,
+		}
+	}
+	if err := s.publisher.Publish(ctx, evs...); err != nil {
+		return fmt.Errorf("publish %d %s reservations again: %w", len(evs), kind, err)
+	}
+	s.swept.WithLabelValues(kind).Add(float64(len(evs)))
+	return nil
+}
+
+func register(to prometheus.Registerer, what ...prometheus.Collector) {
+	if to != nil {
+		to.MustRegister(what...)
+	}
+}

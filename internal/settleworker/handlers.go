@@ -1,0 +1,177 @@
+// Package settleworker turns deductions into orders and orders into money or
+// back into stock: the handlers [Settle] and [Payment], and three background
+// services, [Expirer], [Relay] and [Sweeper].
+//
+// Every step may be done twice, late or out of order without a second order, a
+// second payment or a second return of units. Several copies work side by side
+// and none of them leads.
+package settleworker
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/order"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// Pricer tells what products cost and how long a buyer may take to pay; it
+// leaves out what it does not know. *catalog.Store is one.
+type Pricer interface {
+	Offers(ctx context.Context, productIDs []string) (map[string]catalog.Offer, error)
+}
+
+// Placer writes orders, one for each reservation, and returns them as they
+// stand. *order.Store is one.
+type Placer interface {
+	Place(ctx context.Context, orders []order.Order) ([]order.Order, error)
+}
+
+// maxOrders is how many orders one statement places.
+const maxOrders = 500
+
+// Settle returns the handler of the topic deductions. It places an order for
+// each deduction, at the catalogue's price, and answers the event of the state
+// in which the order stands: OrderCreated for a new one.
+//
+// For an order that was there already the event is published again, because
+// nobody knows whether the first one was written. It is the event of its
+// present state, not OrderCreated in any case: a reader that missed the first
+// one learns all of it from OrderPaid or OrderCancelled too, and nobody is
+// asked to collect money for an order that no longer waits for any.
+//
+// A fault is worth repeating, and repeating is harmless. An error that is
+// events.Permanent comes from a record that no repetition can cure: not a
+// stock.deducted, an impossible identity, a product that the catalogue does not
+// have, or an amount beyond counting. Nothing has changed for the whole batch.
+func Settle(catalogue Pricer, orders Placer) events.Handler {
+	return func(ctx context.Context, batch []events.Event) ([]events.Event, error) {
+		wanted, err := price(ctx, catalogue, batch)
+		if err != nil {
+			return nil, err
+		}
+		traces := make(map[string]string, len(batch))
+		for _, e := range batch {
+			traces[e.ReservationID] = e.TraceParent
+		}
+		next := make([]events.Event, 0, len(batch))
+		for some := range slices.Chunk(wanted, maxOrders) {
+			placed, err := orders.Place(ctx, some)
+			if err != nil {
+				return next, fmt.Errorf("place %d orders: %w", len(some), err)
+			}
+			for _, o := range placed {
+				next = append(next, fact(o, traces[o.ReservationID]))
+			}
+		}
+		return next, nil
+	}
+}
+
+// price makes the orders of a batch of deductions.
+func price(ctx context.Context, catalogue Pricer, batch []events.Event) ([]order.Order, error) {
+	var products []string
+	for _, e := range batch {
+		if err := check(e, events.StockDeducted); err != nil {
+			return nil, err
+		}
+		products = append(products, e.ProductID)
+	}
+	slices.Sort(products)
+	products = slices.Compact(products)
+	offers, err := catalogue.Offers(ctx, products)
+	if err != nil {
+		return nil, fmt.Errorf("look up the offers of %d products: %w", len(products), err)
+	}
+	orders := make([]order.Order, len(batch))
+	for i, e := range batch {
+		offer, ok := offers[e.ProductID]
+		if !ok {
+			return nil, events.Permanent(fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
+		}
+		if offer.PriceCents > math.MaxInt64/e.Quantity {
+			return nil, events.Permanent(fmt.Errorf("reservation %s: %d units at %d cents are beyond counting", e.ReservationID, e.Quantity, offer.PriceCents))
+		}
+		orders[i] = order.Order{
+			ReservationID: e.ReservationID,
+			ActivityID:    offer.ActivityID,
+			ProductID:     e.ProductID,
+			UserID:        e.UserID,
+			Quantity:      e.Quantity,
+			AmountCents:   offer.PriceCents * e.Quantity,
+			Currency:      offer.Currency,
+			PayWindow:     offer.PayWindow,
+		}
+	}
+	return orders, nil
+}
+
+// check refuses with a permanent error what is not the event of a reservation.
+func check(e events.Event, want events.Type) error {
+	if e.Type != want {
+		return events.Permanent(fmt.Errorf("reservation %.40q: event of type %.64q, want %s", e.ReservationID, e.Type, want))
+	}
+	r := stock.Reservation{ID: e.ReservationID, ProductID: e.ProductID, UserID: e.UserID, Quantity: e.Quantity}
+	if err := r.Validate(); err != nil {
+		return events.Permanent(fmt.Errorf("%s: %w", want, err))
+	}
+	return nil
+}
+
+// fact is the event of the state in which an order stands.
+func fact(o order.Order, trace string) events.Event {
+	e := events.Event{
+		Time:          o.UpdatedAt,
+		TraceParent:   trace,
+		ReservationID: o.ReservationID,
+		ActivityID:    o.ActivityID,
+		ProductID:     o.ProductID,
+		UserID:        o.UserID,
+		Quantity:      o.Quantity,
+		Reason:        o.Reason,
+		OrderID:       o.ID,
+		AmountCents:   o.AmountCents,
+		Currency:      o.Currency,
+		PaymentRef:    o.PaymentRef,
+	}
+	switch o.State {
+	case order.AwaitingPayment:
+		e.Type, e.Time, e.PayDeadline = events.OrderCreated, o.CreatedAt, o.PayDeadline
+	case order.Paid:
+		e.Type = events.OrderPaid
+	case order.Cancelled:
+		e.Type = events.OrderCancelled
+	}
+	return e
+}
+
+// announce is what the outbox carries when an order is cancelled: the fact, and
+// the order to give its units back.
+func announce(o order.Order) []order.Message {
+	back := events.Event{
+		Type:          events.StockRollback,
+		Time:          o.UpdatedAt,
+		ReservationID: o.ReservationID,
+		ActivityID:    o.ActivityID,
+		ProductID:     o.ProductID,
+		UserID:        o.UserID,
+		Quantity:      o.Quantity,
+		Reason:        o.Reason,
+	}
+	return []order.Message{message(fact(o, "")), message(back)}
+}
+
+// message encodes an event for the outbox. An order of the database that is not
+// a valid event is a broken invariant: without the message its units would
+// never return.
+func message(e events.Event) order.Message {
+	body, err := events.Encode(e)
+	if err != nil {
+		panic(fmt.Sprintf("encode %s of order %s: %v", e.Type, e.OrderID, err))
+	}
+	return order.Message{Type: string(e.Type), Body: body, TraceParent: e.TraceParent}
+}

@@ -1,0 +1,283 @@
+package stockworker_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/leadingpeers/seckill/internal/stockworker"
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// fakeCatalogue lists one activity, or fails.
+type fakeCatalogue struct {
+	state    catalog.ActivityState
+	products []catalog.Product
+	err      error
+}
+
+func (c *fakeCatalogue) OnSale(context.Context) ([]catalog.Listing, error) {
+	if c.err != nil {
+		return nil, c.err
+	}
+	a := catalog.Activity{ID: "sale", State: c.state, StartsAt: when, EndsAt: when.Add(time.Hour)}
+	return []catalog.Listing{{Activity: a, Products: c.products}}, nil
+}
+
+func product(id string) catalog.Product {
+	return catalog.Product{ID: id, ActivityID: "sale", PerOrder: 2, PerUser: 3}
+}
+
+// fakePending has some reservations pending for each product.
+type fakePending struct {
+	mu    sync.Mutex
+	rows  map[string][]stock.Reservation
+	errs  map[string]error
+	asked []string
+}
+
+func (p *fakePending) Reap(_ context.Context, productID string, olderThan time.Duration, limit int) ([]stock.Reservation, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = append(p.asked, fmt.Sprintf("%s %v %d", productID, olderThan, limit))
+	return p.rows[productID], p.errs[productID]
+}
+
+// fakePublisher notes what it was given.
+type fakePublisher struct {
+	mu  sync.Mutex
+	got []events.Event
+	err error
+}
+
+func (p *fakePublisher) Publish(_ context.Context, evs ...events.Event) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.got = append(p.got, evs...)
+	return p.err
+}
+
+func TestReaper(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		reg := prometheus.NewRegistry()
+		catalogue := &fakeCatalogue{state: catalog.Online, products: []catalog.Product{product("away"), product("none"), product("p")}}
+		cache := &fakePending{
+			rows: map[string][]stock.Reservation{"p": {row(1, "p", stock.Pending, ""), row(2, "p", stock.Pending, "")}},
+			errs: map[string]error{"away": errAway, "none": stock.NotLoaded},
+		}
+		publisher := &fakePublisher{}
+		r := stockworker.NewReaper(catalogue, cache, publisher, stockworker.ReaperConfig{
+			Log: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg,
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond) // two rounds, at 0 s and 1 s
+		defer cancel()
+		if err := r.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		again := func(n int) events.Event {
+			e := created(n, "p")
+			e.TraceParent = "" // Redis keeps no trace
+			return e
+		}
+		want := []events.Event{again(1), again(2), again(1), again(2)}
+		if diff := cmp.Diff(want, publisher.got); diff != "" {
+			t.Errorf("published (-want +got): one product's trouble must not keep the others\n%s", diff)
+		}
+		if len(cache.asked) != 6 || cache.asked[5][strings.Index(cache.asked[5], " "):] != " 5s 200" {
+			t.Errorf("asked %q, want each product twice, older than 5 s, at most 200", cache.asked)
+		}
+		if got := testutil.CollectAndCount(reg, "seckill_reaped_total"); got != 1 {
+			t.Errorf("%d metrics seckill_reaped_total, want 1", got)
+		}
+		if got := strings.Count(log.String(), "\n"); got != 1 || !strings.Contains(log.String(), "reap away: away") {
+			t.Errorf("log %q: want one line, naming the product", log.String())
+		}
+	})
+}
+
+// fakeShelf is Redis with a ledger behind it, as sets of product IDs.
+type fakeShelf struct {
+	mu      sync.Mutex
+	run     string
+	away    error
+	loaded  map[string]bool
+	loadErr map[string]error
+	lost    bool // somebody else always loads first
+	did     []string
+}
+
+func (s *fakeShelf) RunID(context.Context) (string, error) { return s.run, s.away }
+
+func (s *fakeShelf) Loaded(_ context.Context, ids []string) (map[string]bool, error) {
+	out := make(map[string]bool)
+	for _, id := range ids {
+		out[id] = s.loaded[id]
+	}
+	return out, s.away
+}
+
+func (s *fakeShelf) Configure(_ context.Context, terms stock.Terms) error {
+	s.note("configure %s %t", terms.ProductID, terms.OnSale)
+	return nil
+}
+
+func (s *fakeShelf) Load(_ context.Context, terms stock.Terms) (bool, error) {
+	s.note("load %s %t", terms.ProductID, terms.OnSale)
+	if err := s.loadErr[terms.ProductID]; err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loaded[terms.ProductID] = true
+	return !s.lost, nil
+}
+
+func (s *fakeShelf) Heal(_ context.Context, productID string, within time.Duration) (stock.Applied, error) {
+	s.note("heal %s %v", productID, within)
+	return stock.Applied{Changed: 1, Adopted: 2, Tombstones: 3}, nil
+}
+
+func (s *fakeShelf) note(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.did = append(s.did, fmt.Sprintf(format, args...))
+}
+
+// took returns what was done since the last call, sorted.
+func (s *fakeShelf) took() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	did := s.did
+	s.did = nil
+	slices.Sort(did)
+	return did
+}
+
+func TestHealer(t *testing.T) {
+	type world struct {
+		*fakeShelf
+		*fakeCatalogue
+	}
+	type act struct {
+		after time.Duration // time that passes before
+		do    func(world)
+		want  []string
+		why   string
+	}
+	nothing := func(world) {}
+	// All intervals below avoid the fixed setting of terms every 10 s, unless it is meant.
+	tests := []struct {
+		name   string
+		state  catalog.ActivityState
+		loaded []string
+		acts   []act
+	}{
+		{"publish", catalog.Online, nil, []act{
+			{0, nothing, []string{"load p true"}, "the warm-up: loaded as soon as it is listed, and healed by Load itself"},
+			{5 * time.Second, nothing, nil, "then there is nothing to do"},
+			{5 * time.Second, nothing, []string{"configure p true"}, "the terms are set every 10 s: Redis may have been away when an operator changed them"},
+			{time.Second, func(w world) { w.state = catalog.Paused }, []string{"configure p false"}, "a pause reaches Redis at the next round"},
+			{time.Second, func(w world) { w.state = catalog.Online }, []string{"configure p true"}, "so does its end"},
+			{time.Second, func(w world) { w.products[0].SoldOut = true }, []string{"configure p false"}, "the source channel has none left"},
+			{time.Second, func(w world) { w.products = nil }, nil, "no longer listed"},
+		}},
+		{"restart of the worker", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "nobody knows since when no healer has run: all of it"},
+			{5 * time.Second, nothing, nil, "once is enough"},
+		}},
+		{"not online", catalog.Paused, nil, []act{
+			{0, nothing, nil, "a paused product may stay out of Redis"},
+			{time.Second, func(w world) { w.state = catalog.Online }, []string{"load p true"}, "until it sells again"},
+		}},
+		{"restart of Redis", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
+			{2 * time.Second, func(w world) { w.run = "b" }, []string{"configure p true", "heal p 10m1s"},
+				"the tail is lost; what changed up to 10 minutes before Redis was last seen, 1 s ago"},
+			{time.Second, nothing, nil, "once is enough"},
+		}},
+		{"restart of an empty Redis", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
+			{2 * time.Second, func(w world) { w.run = "b"; w.loaded["p"] = false }, []string{"load p true"}, "all is lost: from the ledger, and Load heals"},
+		}},
+		{"lost key", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
+			{2 * time.Second, func(w world) { w.loaded["p"] = false }, []string{"load p true"}, "DEL or eviction of one product"},
+		}},
+		{"another copy loads", catalog.Online, nil, []act{
+			{0, func(w world) { w.lost = true }, []string{"load p true"}, "Load answers false"},
+			{time.Second, nothing, []string{"configure p true", "heal p 10m1s"}, "the other copy may have died between loading and healing"},
+		}},
+		{"short absence", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
+			{time.Second, func(w world) { w.away = errAway }, nil, "Redis does not answer"},
+			{7 * time.Second, func(w world) { w.away = nil }, nil, "the same Redis after 7 s: workers have waited"},
+		}},
+		{"long absence", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
+			{time.Second, func(w world) { w.away = errAway }, nil, "Redis does not answer"},
+			{time.Minute, func(w world) { w.away = nil }, []string{"configure p true", "heal p 11m1s"}, "a minute: healed from 10 minutes before it"},
+		}},
+		{"MySQL away meanwhile", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
+			{time.Second, func(w world) { w.err = errAway; w.run = "b" }, nil, "Redis restarts while the catalogue cannot be read"},
+			{29 * time.Minute, func(w world) { w.err = nil }, []string{"configure p true", "heal p 39m1s"}, "the debt is kept, counted from when Redis was last seen well"},
+		}},
+		{"one fails", catalog.Online, nil, []act{
+			{0, func(w world) { w.products = append(w.products, product("q")); w.loadErr["p"] = errAway }, []string{"load p true", "load q true"}, "p's trouble is not q's"},
+			{time.Second, func(w world) { delete(w.loadErr, "p") }, []string{"load p true"}, "tried again at the next round"},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := world{
+					&fakeShelf{run: "a", loaded: make(map[string]bool), loadErr: make(map[string]error)},
+					&fakeCatalogue{state: tt.state, products: []catalog.Product{product("p")}},
+				}
+				for _, p := range tt.loaded {
+					w.fakeShelf.loaded[p] = true
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				done := make(chan error, 1)
+				for i, a := range tt.acts {
+					time.Sleep(a.after - min(a.after, time.Millisecond)) // just before a round
+					synctest.Wait()
+					if i > 0 {
+						if did := w.took(); len(did) > 0 {
+							t.Fatalf("act %d: did %q before it", i, did)
+						}
+					}
+					a.do(w)
+					if i == 0 {
+						h := stockworker.NewHealer(w.fakeCatalogue, w.fakeShelf, stockworker.HealerConfig{Now: time.Now})
+						go func() { done <- h.Run(ctx) }()
+					}
+					time.Sleep(min(a.after, time.Millisecond))
+					synctest.Wait()
+					if diff := cmp.Diff(tt.acts[i].want, w.took()); diff != "" {
+						t.Errorf("act %d (-want +got): %s\n%s", i, a.why, diff)
+					}
+				}
+				cancel()
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,130 @@
+// Package stockworker decides in the ledger about what Redis has admitted, and
+// keeps Redis in agreement with it: the handlers [Deduct] and [Rollback], and
+// two background services, [Reaper] and [Healer].
+//
+// Every step may be done twice, late or out of order without moving a unit
+// twice. Several copies work side by side and none of them leads.
+package stockworker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// Applier makes Redis agree with the ledger about reservations. A product that
+// is not in Redis is skipped. *stock.Cache is one.
+type Applier interface {
+	Apply(ctx context.Context, rs []stock.Reservation) (stock.Applied, error)
+}
+
+// Deductor takes units in the ledger, or refuses to. *stock.Ledger is one.
+type Deductor interface {
+	Deduct(ctx context.Context, productID string, rs []stock.Reservation) ([]stock.Reservation, error)
+}
+
+// Returner gives units back in the ledger. *stock.Ledger is one.
+type Returner interface {
+	Rollback(ctx context.Context, productID string, rs []stock.Reservation) ([]stock.Reservation, error)
+}
+
+// Deduct returns the handler of the topic reservations. It lets the ledger
+// decide about each reservation, one transaction for each product of the batch,
+// and answers one event for each: StockDeducted, or StockRollback for what was
+// refused or had been rolled back. A reservation that was decided before gets
+// the same event again, because nobody knows whether the first one was written.
+// Then it tells Redis of the deductions.
+//
+// With an error it also returns the events of all that has been decided; they
+// are true whatever becomes of the rest. A fault is worth repeating, and
+// repeating is harmless. An error that is events.Permanent comes from a record
+// that no repetition can cure: not a reservation.created, an impossible
+// identity, or a product that the ledger does not have. Nothing has changed
+// for such a record.
+func Deduct(cache Applier, ledger Deductor) events.Handler {
+	return func(ctx context.Context, batch []events.Event) ([]events.Event, error) {
+		parts, err := split(batch, events.ReservationCreated)
+		if err != nil {
+			return nil, err
+		}
+		err = inLedger(ctx, parts, ledger.Deduct)
+		causes := make(map[string]events.Event, len(batch))
+		for _, e := range batch {
+			causes[e.ReservationID] = e
+		}
+		var next []events.Event
+		var deducted []stock.Reservation
+		for _, p := range parts {
+			for _, row := range p.decided {
+				next = append(next, decision(row, causes[row.ID]))
+				if row.State == stock.Deducted {
+					deducted = append(deducted, row)
+				}
+			}
+		}
+		return next, errors.Join(err, tell(ctx, cache, deducted))
+	}
+}
+
+// decision is the event of what the ledger holds about a reservation: identity
+// and units are the ledger's, the activity and the trace come from the event
+// that caused it, because the ledger does not keep them.
+func decision(row stock.Reservation, cause events.Event) events.Event {
+	kind := events.StockRollback
+	if row.State == stock.Deducted {
+		kind = events.StockDeducted
+	}
+	return events.Event{
+		Type:          kind,
+		Time:          row.At,
+		TraceParent:   cause.TraceParent,
+		ReservationID: row.ID,
+		ActivityID:    cause.ActivityID,
+		ProductID:     row.ProductID,
+		UserID:        row.UserID,
+		Quantity:      row.Quantity,
+		Reason:        row.Reason,
+	}
+}
+
+// Rollback returns the handler of the topic rollbacks. It gives the units of
+// each reservation back in the ledger, once, and then in Redis, once. User and
+// quantity are the ledger's own; what the event says of them counts only for a
+// reservation that the ledger has never seen, which becomes a tombstone there.
+// Nothing follows from it.
+//
+// A fault is worth repeating, and repeating is harmless. An error that is
+// events.Permanent comes from a record that no repetition can cure: not a
+// stock.rollback, an impossible identity, a product that the ledger does not
+// have, or a deducted reservation whose order is not cancelled: a forged
+// rollback. Nothing has changed for it, nor for the records of the same
+// product in this batch.
+func Rollback(cache Applier, ledger Returner) events.Handler {
+	return func(ctx context.Context, batch []events.Event) ([]events.Event, error) {
+		parts, err := split(batch, events.StockRollback)
+		if err != nil {
+			return nil, err
+		}
+		err = inLedger(ctx, parts, ledger.Rollback)
+		var rows []stock.Reservation
+		for _, p := range parts {
+			rows = append(rows, p.decided...)
+		}
+		return nil, errors.Join(err, tell(ctx, cache, rows))
+	}
+}
+
+// tell makes Redis agree with rows of the ledger. Products that are not in
+// Redis need no telling: they are loaded from the ledger.
+func tell(ctx context.Context, cache Applier, rows []stock.Reservation) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	if _, err := cache.Apply(ctx, rows); err != nil {
+		return fmt.Errorf("tell Redis of %d decisions: %w", len(rows), err)
+	}
+	return nil
+}

@@ -1,0 +1,306 @@
+package stockworker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leadingpeers/seckill/internal/loop"
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// Shelf is Redis as the Healer sees it, with the ledger behind it. [NewShelf]
+// makes the real one.
+type Shelf interface {
+	// RunID changes when Redis has restarted or failed over.
+	RunID(ctx context.Context) (string, error)
+	// Loaded says which of the products are in Redis.
+	Loaded(ctx context.Context, productIDs []string) (map[string]bool, error)
+	// Configure sets what a product in Redis is sold under.
+	Configure(ctx context.Context, terms stock.Terms) error
+	// Load puts a product into Redis from the ledger and heals it; false: it was there.
+	Load(ctx context.Context, terms stock.Terms) (loaded bool, err error)
+	// Heal applies the rows that the ledger changed within the duration; 0 = all rows.
+	Heal(ctx context.Context, productID string, within time.Duration) (stock.Applied, error)
+}
+
+// NewShelf returns the Shelf of a cache and a ledger.
+func NewShelf(cache *stock.Cache, ledger *stock.Ledger) Shelf { return shelf{cache, ledger} }
+
+type shelf struct {
+	*stock.Cache
+	ledger *stock.Ledger
+}
+
+func (s shelf) Load(ctx context.Context, terms stock.Terms) (bool, error) {
+	return stock.Load(ctx, s.Cache, s.ledger, terms)
+}
+
+func (s shelf) Heal(ctx context.Context, productID string, within time.Duration) (stock.Applied, error) {
+	return stock.Heal(ctx, s.Cache, s.ledger, productID, within)
+}
+
+// HealerConfig says when the Healer acts. The zero value is good, but for Now.
+type HealerConfig struct {
+	Every          time.Duration         // pause between two rounds; default 1 s
+	ConfigureEvery time.Duration         // how often the terms in Redis are set again although nothing is known to have changed; default 10 s
+	AwayAfter      time.Duration         // an absence of Redis that calls for healing; default 60 s
+	Margin         time.Duration         // how long before Redis was last seen well its losses may have begun; default 10 min
+	Timeout        time.Duration         // longest that loading or healing one product may take; default 60 s
+	Now            func() time.Time      // clock for intervals; required
+	Log            *slog.Logger          // default: none
+	Registerer     prometheus.Registerer // of seckill_loaded_total, seckill_healed_total and the loop's metrics; nil = none
+}
+
+// Healer keeps Redis a function of the ledger and of the catalogue, for every
+// product that is listed as on sale:
+//
+//   - a product of an online activity that is not in Redis is loaded. This is
+//     also the warm-up: it happens as soon as the activity is published.
+//   - a product whose history in Redis the Healer does not know to be whole is
+//     healed: all of it at the Healer's start, else what changed since Redis was
+//     last seen well, with a margin. History is in doubt after a restart or
+//     failover of Redis, after an absence, and when somebody else has loaded
+//     the product.
+//   - the terms (on sale or not, window, limits) are set in Redis when they have
+//     changed in the catalogue, and every ConfigureEvery in any case, because an
+//     operator's change may have found Redis away.
+//
+// Each of these is safe at any time, so several copies side by side do no harm.
+// What fails is tried again in the next round.
+type Healer struct {
+	catalogue Catalogue
+	shelf     Shelf
+	cfg       HealerConfig
+	loop      *loop.Loop
+	loaded    prometheus.Counter
+	healed    *prometheus.CounterVec
+
+	runID      string    // of Redis when last seen
+	seen       time.Time // when Redis was last seen well
+	away       bool      // Redis did not answer in the last round
+	configured time.Time // when all terms were last set
+
+	products map[string]*memory // a round's goroutines each touch one of them
+}
+
+// memory is what the Healer knows of a product. Its zero value is a product
+// whose whole history is in doubt.
+type memory struct {
+	whole bool        // Redis agrees with the ledger, as far as is known
+	since time.Time   // if not whole: changes from here on are in doubt; zero = all
+	terms stock.Terms // as last set in Redis
+}
+
+// NewHealer returns a Healer that is not running yet.
+func NewHealer(catalogue Catalogue, shelf Shelf, cfg HealerConfig) *Healer {
+	cfg.ConfigureEvery = cmp.Or(cfg.ConfigureEvery, 10*time.Second)
+	cfg.AwayAfter = cmp.Or(cfg.AwayAfter, time.Minute)
+	cfg.Margin = cmp.Or(cfg.Margin, 10*time.Minute)
+	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
+	h := &Healer{
+		catalogue: catalogue, shelf: shelf, cfg: cfg, products: make(map[string]*memory),
+		// The time-out is on each product, not on a round of perhaps thousands.
+		loop: loop.New(loop.Config{Name: "healer", Every: cfg.Every, Timeout: -1, Log: cfg.Log, Registerer: cfg.Registerer}),
+		loaded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_loaded_total",
+			Help: "Products loaded into Redis from the ledger.",
+		}),
+		healed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "seckill_healed_total",
+			Help: "Reservations that Redis had differently from the ledger when it was healed, by result (changed, adopted, tombstone).",
+		}, []string{"result"}),
+	}
+	register(cfg.Registerer, h.loaded, h.healed)
+	return h
+}
+
+// Run heals until ctx ends, and then returns nil.
+func (h *Healer) Run(ctx context.Context) error {
+	return h.loop.Run(ctx, func(ctx context.Context) (bool, error) { return false, h.round(ctx) })
+}
+
+func (h *Healer) round(ctx context.Context) error {
+	// Before MySQL is asked: an outage of one must not hide the other's restart.
+	if err := h.watch(ctx); err != nil {
+		return err
+	}
+	listings, err := h.catalogue.OnSale(ctx)
+	if err != nil {
+		return fmt.Errorf("list what is on sale: %w", err)
+	}
+	wares := h.remember(listings)
+	ids := make([]string, len(wares))
+	for i, w := range wares {
+		ids[i] = w.terms.ProductID
+	}
+	loaded, err := h.shelf.Loaded(ctx, ids)
+	if err != nil {
+		return fmt.Errorf("look for %d products in Redis: %w", len(ids), err)
+	}
+	all := h.cfg.Now().Sub(h.configured) >= h.cfg.ConfigureEvery
+	errs := make([]error, len(wares))
+	each(len(wares), func(i int) { errs[i] = h.tend(ctx, wares[i], loaded[wares[i].terms.ProductID], all) })
+	if all {
+		h.configured = h.cfg.Now()
+	}
+	return firstOf(errs)
+}
+
+// watch asks Redis who it is, and puts every product in doubt when it is
+// another than before or has been away for long.
+func (h *Healer) watch(ctx context.Context) error {
+	id, err := h.shelf.RunID(ctx)
+	if err != nil {
+		h.away = true
+		return fmt.Errorf("ask Redis for its run ID: %w", err)
+	}
+	now := h.cfg.Now()
+	gap := now.Sub(h.seen)
+	switch {
+	case h.runID == "":
+		// The first round: everything is in doubt already.
+	case id != h.runID:
+		h.cfg.Log.Warn("Redis has restarted or failed over, healing", "last_seen_well", h.seen)
+		h.doubt(h.seen)
+	case h.away && gap >= h.cfg.AwayAfter:
+		h.cfg.Log.Warn("Redis is back after an absence, healing", "absent", gap)
+		h.doubt(h.seen)
+	}
+	h.runID, h.seen, h.away = id, now, false
+	return nil
+}
+
+// doubt notes that Redis may have lost what it was told around and after seen.
+// What is in doubt from earlier on stays so.
+func (h *Healer) doubt(seen time.Time) {
+	for _, m := range h.products {
+		if m.whole {
+			m.whole, m.since = false, seen.Add(-h.cfg.Margin)
+		}
+		m.terms = stock.Terms{}
+	}
+}
+
+// ware is a product of the current listing.
+type ware struct {
+	terms  stock.Terms
+	online bool // it belongs into Redis
+	memory *memory
+}
+
+// remember pairs the listing with what is known of its products and forgets
+// the others.
+func (h *Healer) remember(listings []catalog.Listing) []ware {
+	var wares []ware
+	products := make(map[string]*memory)
+	for _, l := range listings {
+		for _, p := range l.Products {
+			m := cmp.Or(h.products[p.ID], new(memory))
+			products[p.ID] = m
+			wares = append(wares, ware{terms(l.Activity, p), l.Activity.State == catalog.Online, m})
+		}
+	}
+	h.products = products
+	return wares
+}
+
+// terms are the part of the catalogue that Redis checks.
+func terms(a catalog.Activity, p catalog.Product) stock.Terms {
+	return stock.Terms{
+		ProductID: p.ID,
+		PerOrder:  p.PerOrder,
+		PerUser:   p.PerUser,
+		OnSale:    a.State == catalog.Online && !p.SoldOut,
+		StartsAt:  a.StartsAt,
+		EndsAt:    a.EndsAt,
+	}
+}
+
+// tend does for one product what it needs.
+func (h *Healer) tend(ctx context.Context, w ware, loaded, configure bool) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
+	defer cancel()
+	if !loaded {
+		// Should another copy load it now, only what changes around now is in doubt.
+		*w.memory = memory{since: h.seen.Add(-h.cfg.Margin)}
+		if !w.online {
+			return nil
+		}
+		return h.load(ctx, w)
+	}
+	if configure || w.terms != w.memory.terms {
+		err := h.shelf.Configure(ctx, w.terms)
+		if errors.Is(err, stock.NotLoaded) {
+			return nil // it has vanished just now; the next round loads it
+		}
+		if err != nil {
+			return fmt.Errorf("configure %s: %w", w.terms.ProductID, err)
+		}
+		w.memory.terms = w.terms
+	}
+	if !w.memory.whole {
+		return h.heal(ctx, w)
+	}
+	return nil
+}
+
+func (h *Healer) load(ctx context.Context, w ware) error {
+	loaded, err := h.shelf.Load(ctx, w.terms)
+	if err != nil {
+		return fmt.Errorf("load %s: %w", w.terms.ProductID, err)
+	}
+	if loaded {
+		h.loaded.Inc()
+		h.cfg.Log.Info("loaded a product into Redis", "product", w.terms.ProductID, "on_sale", w.terms.OnSale)
+		*w.memory = memory{whole: true, terms: w.terms}
+	}
+	return nil
+}
+
+func (h *Healer) heal(ctx context.Context, w ware) error {
+	var within time.Duration // all
+	if !w.memory.since.IsZero() {
+		within = h.cfg.Now().Sub(w.memory.since)
+	}
+	got, err := h.shelf.Heal(ctx, w.terms.ProductID, within)
+	h.healed.WithLabelValues("changed").Add(float64(got.Changed))
+	h.healed.WithLabelValues("adopted").Add(float64(got.Adopted))
+	h.healed.WithLabelValues("tombstone").Add(float64(got.Tombstones))
+	if err != nil {
+		return fmt.Errorf("heal %s: %w", w.terms.ProductID, err)
+	}
+	if got.NotLoaded > 0 {
+		return nil // it has vanished meanwhile; the next round loads it
+	}
+	w.memory.whole = true
+	if got.Changed+got.Adopted+got.Tombstones > 0 {
+		h.cfg.Log.Info("healed a product in Redis", "product", w.terms.ProductID,
+			"changed", got.Changed, "adopted", got.Adopted, "tombstones", got.Tombstones)
+	}
+	return nil
+}
+
+// firstOf sums up the errors of many products in one line.
+func firstOf(errs []error) error {
+	var first error
+	n := 0
+	for _, err := range errs {
+		if err != nil {
+			if n++; n == 1 {
+				first = err
+			}
+		}
+	}
+	if n < 2 {
+		return first
+	}
+	return fmt.Errorf("%d of %d products, the first: %w", n, len(errs), first)
+}

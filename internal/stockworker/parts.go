@@ -1,0 +1,105 @@
+package stockworker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// inParallel bounds how many products are worked on at once: a transaction
+// waits mostly for the disk, but each holds a connection.
+const inParallel = 4
+
+// part is what a batch holds of one product.
+type part struct {
+	productID string
+	asked     []stock.Reservation // from the events, in their order
+	decided   []stock.Reservation // as the ledger has them
+	err       error
+}
+
+// split sorts a batch by product. It refuses the whole batch with a permanent
+// error when one record is no reservation at all: nothing has been done yet,
+// and the Consumer halves the batch until that record is alone.
+func split(batch []events.Event, want events.Type) ([]*part, error) {
+	byProduct := make(map[string]*part)
+	for _, e := range batch {
+		r := stock.Reservation{ID: e.ReservationID, ActivityID: e.ActivityID, ProductID: e.ProductID, UserID: e.UserID, Quantity: e.Quantity}
+		if e.Type != want {
+			return nil, events.Permanent(fmt.Errorf("reservation %.40q: event of type %.64q, want %s", e.ReservationID, e.Type, want))
+		}
+		if err := r.Validate(); err != nil {
+			return nil, events.Permanent(fmt.Errorf("%s: %w", want, err))
+		}
+		p := byProduct[r.ProductID]
+		if p == nil {
+			p = &part{productID: r.ProductID}
+			byProduct[r.ProductID] = p
+		}
+		p.asked = append(p.asked, r)
+	}
+	parts := make([]*part, 0, len(byProduct))
+	for _, p := range byProduct {
+		parts = append(parts, p)
+	}
+	slices.SortFunc(parts, func(a, b *part) int { return cmp.Compare(a.productID, b.productID) })
+	return parts, nil
+}
+
+// change is one of the ledger's transactions: at most stock.MaxBatch
+// reservations of one product.
+type change func(ctx context.Context, productID string, rs []stock.Reservation) ([]stock.Reservation, error)
+
+// inLedger makes the change for every part and keeps the rows that the ledger
+// answers. One product's error stops neither the others nor their results.
+func inLedger(ctx context.Context, parts []*part, do change) error {
+	each(len(parts), func(i int) {
+		p := parts[i]
+		for asked := range slices.Chunk(p.asked, stock.MaxBatch) {
+			rows, err := do(ctx, p.productID, asked)
+			if err != nil {
+				p.err = fault(p.productID, err)
+				return
+			}
+			p.decided = append(p.decided, rows...)
+		}
+	})
+	errs := make([]error, len(parts))
+	for i, p := range parts {
+		errs[i] = p.err
+	}
+	return errors.Join(errs...)
+}
+
+// fault tells what no repetition can cure from what may pass.
+func fault(productID string, err error) error {
+	err = fmt.Errorf("product %s: %w", productID, err)
+	if errors.Is(err, stock.ErrNotFound) || errors.Is(err, stock.ErrNotCancelled) {
+		return events.Permanent(err)
+	}
+	return err
+}
+
+// each calls f for 0 to n-1, a few at a time, and returns when all have ended.
+func each(n int, f func(i int)) {
+	if n == 1 {
+		f(0)
+		return
+	}
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, inParallel)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f(i)
+		})
+	}
+	wg.Wait()
+}

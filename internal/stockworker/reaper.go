@@ -1,0 +1,129 @@
+package stockworker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leadingpeers/seckill/internal/loop"
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// Catalogue lists what is or was lately on sale. *catalog.Store is one.
+type Catalogue interface {
+	OnSale(ctx context.Context) ([]catalog.Listing, error)
+}
+
+// Reapable returns reservations that have been pending for too long.
+// *stock.Cache is one.
+type Reapable interface {
+	Reap(ctx context.Context, productID string, olderThan time.Duration, limit int) ([]stock.Reservation, error)
+}
+
+// Publisher writes events to Kafka; nil means that all of them are written.
+// *events.Publisher is one.
+type Publisher interface {
+	Publish(ctx context.Context, evs ...events.Event) error
+}
+
+// ReaperConfig says how often and how much is reaped. The zero value is good.
+type ReaperConfig struct {
+	Every      time.Duration         // pause between two rounds; default 1 s
+	OlderThan  time.Duration         // how long a reservation may be pending, by Redis's clock, before its event is published again; default 5 s
+	Limit      int                   // most reservations of one product in one round; default 200
+	Log        *slog.Logger          // default: none
+	Registerer prometheus.Registerer // of seckill_reaped_total and the loop's metrics; nil = none
+}
+
+// Reaper publishes the event of every reservation again that stays pending in
+// Redis: the gateway died between Redis and Kafka, or Kafka lost the event, or
+// the worker is behind. It reads nothing but Redis; the handler Deduct sorts
+// out which it was. Several copies side by side are harmless.
+type Reaper struct {
+	catalogue Catalogue
+	cache     Reapable
+	publisher Publisher
+	cfg       ReaperConfig
+	loop      *loop.Loop
+	reaped    prometheus.Counter
+}
+
+// NewReaper returns a Reaper that is not running yet.
+func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg ReaperConfig) *Reaper {
+	cfg.OlderThan = cmp.Or(cfg.OlderThan, 5*time.Second)
+	cfg.Limit = cmp.Or(cfg.Limit, 200)
+	r := &Reaper{
+		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg,
+		loop: loop.New(loop.Config{Name: "reaper", Every: cfg.Every, Log: cfg.Log, Registerer: cfg.Registerer}),
+		reaped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_reaped_total",
+			Help: "Reservations whose event was published again because they stayed pending in Redis.",
+		}),
+	}
+	register(cfg.Registerer, r.reaped)
+	return r
+}
+
+// Run reaps until ctx ends, and then returns nil.
+func (r *Reaper) Run(ctx context.Context) error {
+	return r.loop.Run(ctx, func(ctx context.Context) (bool, error) { return false, r.round(ctx) })
+}
+
+// round goes once over all products. One that cannot be reaped does not keep
+// the others from it.
+func (r *Reaper) round(ctx context.Context) error {
+	listings, err := r.catalogue.OnSale(ctx)
+	if err != nil {
+		return fmt.Errorf("list what is on sale: %w", err)
+	}
+	var products []catalog.Product
+	for _, l := range listings {
+		products = append(products, l.Products...)
+	}
+	errs := make([]error, len(products))
+	each(len(products), func(i int) { errs[i] = r.reap(ctx, products[i]) })
+	return firstOf(errs)
+}
+
+func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
+	pending, err := r.cache.Reap(ctx, p.ID, r.cfg.OlderThan, r.cfg.Limit)
+	if errors.Is(err, stock.NotLoaded) {
+		return nil // the Healer's concern
+	}
+	if err != nil {
+		return fmt.Errorf("reap %s: %w", p.ID, err)
+	}
+	if len(pending) == 0 {
+		return nil
+	}
+	evs := make([]events.Event, len(pending))
+	for i, row := range pending {
+		evs[i] = events.Event{
+			Type:          events.ReservationCreated,
+			Time:          row.At,
+			ReservationID: row.ID,
+			ActivityID:    p.ActivityID,
+			ProductID:     row.ProductID,
+			UserID:        row.UserID,
+			Quantity:      row.Quantity,
+		}
+	}
+	if err := r.publisher.Publish(ctx, evs...); err != nil {
+		return fmt.Errorf("publish %d reservations of %s again: %w", len(evs), p.ID, err)
+	}
+	r.reaped.Add(float64(len(evs)))
+	return nil
+}
+
+func register(to prometheus.Registerer, what ...prometheus.Collector) {
+	if to != nil {
+		to.MustRegister(what...)
+	}
+}
