@@ -15,7 +15,8 @@ CREATE TABLE activities (
   PRIMARY KEY (id),
   KEY by_state (state, starts_at),
   CONSTRAINT activity_window CHECK (starts_at < ends_at),
-  CONSTRAINT activity_pay_window CHECK (pay_window_s > 0)
+  CONSTRAINT activity_pay_window CHECK (pay_window_s > 0),
+  CONSTRAINT activity_state CHECK (state IN ('draft', 'online', 'paused', 'ended'))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;
 
 CREATE TABLE products (
@@ -43,11 +44,12 @@ CREATE TABLE stock (
   total      BIGINT      NOT NULL,
   available  BIGINT      NOT NULL,
   per_user   BIGINT      NOT NULL,
-  state      VARCHAR(8)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'open', -- open|sold_out (the source channel has none left)
+  state      VARCHAR(8)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'open', -- open|sold_out (the source channel has none left)|closed (stopped: an audit found a violation)
   PRIMARY KEY (product_id),
   CONSTRAINT no_oversell CHECK (available >= 0),
   CONSTRAINT no_invention CHECK (available <= total),
-  CONSTRAINT stock_per_user CHECK (per_user > 0)
+  CONSTRAINT stock_per_user CHECK (per_user > 0),
+  CONSTRAINT stock_state CHECK (state IN ('open', 'sold_out', 'closed'))
 ) ENGINE=InnoDB DEFAULT CHARSET=ascii;
 
 -- Ledger, inbox and tombstones in one table. The ID is the whole of the idempotency.
@@ -63,7 +65,9 @@ CREATE TABLE reservations (
   PRIMARY KEY (reservation_id),
   KEY by_user (product_id, user_id, state, quantity), -- covers the per-user guard
   KEY by_change (product_id, updated_at),             -- heal
-  KEY by_state (state, created_at)                    -- sweeper
+  KEY by_state (state, created_at),                   -- sweeper
+  CONSTRAINT reservation_quantity CHECK (quantity > 0),
+  CONSTRAINT reservation_state CHECK (state IN ('deducted', 'refused', 'rolled_back'))
 ) ENGINE=InnoDB DEFAULT CHARSET=ascii;
 
 CREATE TABLE orders (
@@ -84,15 +88,18 @@ CREATE TABLE orders (
   PRIMARY KEY (id),
   UNIQUE KEY one_order_per_reservation (reservation_id),
   UNIQUE KEY one_order_per_payment (payment_ref),
-  KEY due (state, pay_deadline),
-  KEY by_user (user_id, created_at)
+  KEY due (state, pay_deadline),            -- expirer, sweeper
+  KEY by_product (product_id, state, quantity), -- covers the counts of the reconciliation
+  CONSTRAINT order_quantity CHECK (quantity > 0),
+  CONSTRAINT order_amount CHECK (amount_cents >= 0),
+  CONSTRAINT order_state CHECK (state IN ('awaiting_payment', 'paid', 'cancelled'))
 ) ENGINE=InnoDB DEFAULT CHARSET=ascii;
 
 -- Events born from a timer or an HTTP call, written in the transaction of the change they announce.
 CREATE TABLE outbox (
   id         BIGINT       NOT NULL AUTO_INCREMENT,
   type       VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  body       BLOB         NOT NULL,
+  body       MEDIUMBLOB   NOT NULL, -- a BLOB ends one byte before 64 KiB
   trace      VARCHAR(64)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '', -- W3C traceparent
   created_at DATETIME(3)  NOT NULL,
   PRIMARY KEY (id)
