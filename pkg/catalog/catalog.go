@@ -18,8 +18,8 @@ const (
 // Activity is a sale with a window. While it is online neither its products
 // nor their stock may be changed.
 type Activity struct {
-	ID        string        // 1 to 36 characters, a-z 0-9 and inner hyphens; a UUIDv7 when the caller gives none
-	Name      string        // 1 to 120 characters
+	ID        string // 1 to 36 characters, a-z 0-9 and inner hyphens; a UUIDv7 when the caller gives none
+	Name      string // 1 to 120 characters
 	State     ActivityState
 	StartsAt  time.Time     // UTC, millisecond precision
 	EndsAt    time.Time     // after StartsAt

@@ -1,0 +1,282 @@
+package stock
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/leadingpeers/seckill/internal/mysql"
+)
+
+// ErrNotCancelled is returned by [Ledger.Rollback] for a deducted reservation
+// whose order is not cancelled. Nothing has changed, and repeating will not
+// help until the order is: such an event was not born from a cancellation.
+var ErrNotCancelled = errors.New("its order is not cancelled")
+
+// ErrInvalid is returned by the ledger for a batch that no repetition can
+// cure: too long, of another product, or with a malformed reservation. Nothing
+// has changed.
+var ErrInvalid = errors.New("invalid batch")
+
+// reasonLimit is the width of the column that keeps a reason, in ASCII
+// characters.
+const reasonLimit = 32
+
+// Ledger is the count of units in MySQL: the one to believe. Each transition
+// of a reservation happens in a transaction that first locks the product's
+// stock row, so transitions of one product happen one after the other, and a
+// late worker finds the row that its successor has written. After each of them
+//
+//	available + Σ deducted = total
+//
+// (protocol.md, "MySQL"). Any number of ledgers may work on one database. A
+// Ledger is safe for concurrent use.
+type Ledger struct{ db *sql.DB }
+
+// NewLedger returns the ledger in db, which must come from mysql.Open and have
+// the tables of mysql.Migrate.
+func NewLedger(db *sql.DB) *Ledger { return &Ledger{db: db} }
+
+// Deduct decides reservations of one product, at most [MaxBatch], in the order
+// given, in one transaction: Deducted when the units are there and the buyer
+// stays within the product's limit, else Refused with a Refusal as its reason
+// (sold_out, over_user_limit, or not_on_sale for a stopped product). A
+// reservation that the ledger knows already, in whatever state, is not decided
+// again.
+//
+// It returns one reservation per distinct ID, in input order, with the product, user,
+// quantity, state and reason of the ledger's row, which win over the input's;
+// At is left zero and ActivityID is the input's. Repeating is harmless and
+// answers the same until the reservation is rolled back.
+//
+// Errors: [ErrNotFound] for a product without a stock row, [ErrInvalid]; both
+// are permanent and nothing has changed. After any other error the batch was
+// decided as a whole or not at all, and repeating finds out. A count that no
+// sequence of these transactions can reach is a panic with the numbers.
+func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
+	return l.change(ctx, "deduct", productID, rs, deduct)
+}
+
+// Rollback gives the units of deducted reservations of one product back, at
+// most [MaxBatch], in one transaction, and marks them RolledBack with the
+// order's reason. It does so only when the reservation's order is cancelled,
+// as the same transaction reads it; user and quantity are those of the
+// ledger's row. An unknown reservation leaves a tombstone, a row that is
+// RolledBack from the start with the input's reason (its first 32
+// printable ASCII characters) and moves no unit: a Deduct
+// that comes later finds it. Refused and RolledBack rows stay as they are.
+//
+// It returns one reservation per distinct ID like [Ledger.Deduct]. Repeating
+// is harmless.
+//
+// Errors: [ErrNotCancelled], naming the reservation, [ErrNotFound] for a
+// product without a stock row, [ErrInvalid]; all are permanent and nothing has
+// changed for the whole batch. After any other error the batch was rolled back
+// as a whole or not at all, and repeating finds out.
+func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
+	return l.change(ctx, "roll back", productID, rs, rollBack)
+}
+
+// step decides want under the lock of stock and returns the rows that were not
+// in the ledger before, or have changed.
+type step func(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation, seen map[string]Reservation) ([]Reservation, error)
+
+// change is what Deduct and Rollback share: lock the stock row, read what is
+// known, let do decide, answer in input order.
+func (l *Ledger) change(ctx context.Context, verb, productID string, rs []Reservation, do step) ([]Reservation, error) {
+	want, err := distinct(productID, rs)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", verb, productID, err)
+	}
+	if len(want) == 0 {
+		return nil, nil
+	}
+	var rows map[string]Reservation
+	err = mysql.InTx(ctx, l.db, func(tx *sql.Tx) error {
+		stock, err := lockStock(ctx, tx, productID)
+		if err != nil {
+			return err
+		}
+		rows, err = known(ctx, tx, ids(want))
+		if err != nil {
+			return err
+		}
+		changed, err := do(ctx, tx, stock, want, rows)
+		for _, r := range changed {
+			rows[r.ID] = r
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", verb, productID, err)
+	}
+	for i, r := range want {
+		want[i] = rows[r.ID]
+		want[i].ActivityID = r.ActivityID
+	}
+	return want, nil
+}
+
+// distinct returns the first reservation of each ID, in order, and refuses a
+// batch that the tables could not hold.
+func distinct(productID string, rs []Reservation) ([]Reservation, error) {
+	if len(rs) > MaxBatch {
+		return nil, fmt.Errorf("%w: %d reservations, want at most %d", ErrInvalid, len(rs), MaxBatch)
+	}
+	seen := make(map[string]bool, len(rs))
+	want := make([]Reservation, 0, len(rs))
+	for _, r := range rs {
+		if err := r.Validate(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		if !mysql.ID(r.ID).Valid() {
+			return nil, fmt.Errorf("%w: reservation ID %q has more than 128 bits", ErrInvalid, r.ID)
+		}
+		if r.ProductID != productID {
+			return nil, fmt.Errorf("%w: reservation %s is of product %s", ErrInvalid, r.ID, r.ProductID)
+		}
+		if !seen[r.ID] {
+			seen[r.ID] = true
+			want = append(want, r)
+		}
+	}
+	return want, nil
+}
+
+// deduct is the step of Deduct.
+func deduct(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation, seen map[string]Reservation) ([]Reservation, error) {
+	fresh := unknownOf(want, seen)
+	if len(fresh) == 0 {
+		return nil, nil
+	}
+	held, err := unitsHeld(ctx, tx, stock.productID, fresh)
+	if err != nil {
+		return nil, err
+	}
+	taken := decide(stock, held, fresh)
+	if taken > stock.available {
+		panic(fmt.Sprintf("stock of %s: %d units taken of %d available (total %d)",
+			stock.productID, taken, stock.available, stock.total))
+	}
+	if err := insert(ctx, tx, fresh); err != nil {
+		return nil, err
+	}
+	return fresh, moveUnits(ctx, tx, stock.productID, -taken)
+}
+
+// decide sets the state and reason of each reservation of fresh, in order, and
+// returns the units they take. held has the units each buyer holds already; it
+// is brought up to date.
+func decide(stock stockRow, held map[string]int64, fresh []Reservation) (taken int64) {
+	for i := range fresh {
+		r := &fresh[i]
+		reason := stock.refuses()
+		switch {
+		case reason != "":
+		case r.Quantity > stock.available-taken:
+			reason = SoldOut
+		case r.Quantity > stock.perUser-held[r.UserID]:
+			reason = OverUserLimit
+		}
+		if reason != "" {
+			r.State, r.Reason = Refused, string(reason)
+			continue
+		}
+		r.State, r.Reason = Deducted, ""
+		held[r.UserID] += r.Quantity
+		taken += r.Quantity
+	}
+	return taken
+}
+
+// rollBack is the step of Rollback.
+func rollBack(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation, seen map[string]Reservation) ([]Reservation, error) {
+	changed, returned, err := giveBack(ctx, tx, stock.productID, seen)
+	if err != nil {
+		return nil, err
+	}
+	if stock.available+returned > stock.total {
+		panic(fmt.Sprintf("stock of %s: %d units returned to %d available of %d in total",
+			stock.productID, returned, stock.available, stock.total))
+	}
+	tombstones := unknownOf(want, seen)
+	for i := range tombstones {
+		r := &tombstones[i]
+		r.State, r.Reason = RolledBack, tombstoneReason(r.Reason)
+	}
+	if err := insert(ctx, tx, tombstones); err != nil {
+		return nil, err
+	}
+	return append(changed, tombstones...), moveUnits(ctx, tx, stock.productID, returned)
+}
+
+// tombstoneReason returns what the column holds of a reason that came with an
+// event. A reason too long or strange must not stop a rollback for ever.
+func tombstoneReason(reason string) string {
+	ascii := strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return -1
+		}
+		return c
+	}, reason)
+	return ascii[:min(len(ascii), reasonLimit)]
+}
+
+// giveBack marks the deducted rows among seen as rolled back and returns them
+// with the units they held. A row of another product than the locked one is
+// left alone: its stock is not ours to change.
+func giveBack(ctx context.Context, tx *sql.Tx, productID string, seen map[string]Reservation) (changed []Reservation, returned int64, err error) {
+	for _, r := range seen {
+		if r.State == Deducted && r.ProductID == productID {
+			changed = append(changed, r)
+			returned += r.Quantity
+		}
+	}
+	if len(changed) == 0 {
+		return nil, 0, nil
+	}
+	reasons, err := cancellations(ctx, tx, ids(changed))
+	if err != nil {
+		return nil, 0, err
+	}
+	byReason := make(map[string][]string)
+	for i := range changed {
+		r := &changed[i]
+		reason, ok := reasons[r.ID]
+		if !ok {
+			return nil, 0, fmt.Errorf("reservation %s: %w", r.ID, ErrNotCancelled)
+		}
+		r.State, r.Reason = RolledBack, reason
+		byReason[reason] = append(byReason[reason], r.ID)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
+		if err := markRolledBack(ctx, tx, productID, reason, byReason[reason]); err != nil {
+			return nil, 0, err
+		}
+	}
+	return changed, returned, nil
+}
+
+// unknownOf returns copies of those reservations of want that are not in seen,
+// without what only a row may say.
+func unknownOf(want []Reservation, seen map[string]Reservation) []Reservation {
+	var fresh []Reservation
+	for _, r := range want {
+		if _, ok := seen[r.ID]; !ok {
+			fresh = append(fresh, Reservation{ID: r.ID, ProductID: r.ProductID, UserID: r.UserID, Quantity: r.Quantity, Reason: r.Reason})
+		}
+	}
+	return fresh
+}
+
+func ids(rs []Reservation) []string {
+	out := make([]string, len(rs))
+	for i, r := range rs {
+		out[i] = r.ID
+	}
+	return out
+}
