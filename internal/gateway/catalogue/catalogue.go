@@ -1,0 +1,100 @@
+// Package catalogue is the part of the gateway that shows and runs what is on
+// sale: reading it is open to all and served from memory; changing it takes an
+// operator's key, and makes Redis follow MySQL.
+package catalogue
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/leadingpeers/seckill/internal/gateway/web"
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// Snapshot is what is on sale, in memory. *catalog.Snapshot is one.
+type Snapshot interface {
+	Get(ctx context.Context) (*catalog.View, error)
+}
+
+// Catalog is the catalogue in MySQL. *catalog.Store is one.
+type Catalog interface {
+	ActivityStore
+	ProductStore
+}
+
+// ActivityStore keeps activities.
+type ActivityStore interface {
+	CreateActivity(ctx context.Context, a catalog.Activity) (catalog.Activity, error)
+	SetState(ctx context.Context, id string, to catalog.ActivityState) (catalog.Activity, error)
+	Activity(ctx context.Context, id string) (catalog.Activity, error)
+	Activities(ctx context.Context) ([]catalog.Activity, error)
+}
+
+// ProductStore keeps products.
+type ProductStore interface {
+	AddProduct(ctx context.Context, p catalog.Product) (catalog.Product, error)
+	Product(ctx context.Context, id string) (catalog.Product, error)
+	Products(ctx context.Context, activityID string) ([]catalog.Product, error)
+}
+
+// Configurer tells Redis the terms of a product it has. *stock.Cache is one.
+type Configurer interface {
+	Configure(ctx context.Context, terms stock.Terms) error
+}
+
+// LoadFunc fills a product into Redis from the ledger; false means that it was
+// there already. stock.Load, with its cache and its ledger, is one.
+type LoadFunc func(ctx context.Context, terms stock.Terms) (loaded bool, err error)
+
+// Config is what a Catalogue needs; every field is required.
+type Config struct {
+	Catalog      Catalog
+	Snapshot     Snapshot
+	Cache        Configurer
+	Load         LoadFunc
+	SnapshotAge  time.Duration    // how old the snapshot of any gateway may be
+	StoreTimeout time.Duration    // how long a request waits for MySQL
+	AdminTimeout time.Duration    // how long a change may take with its loading of Redis
+	Now          func() time.Time // for connection deadlines only
+}
+
+// Catalogue serves the routes of the catalogue.
+type Catalogue struct {
+	cfg  Config
+	last atomic.Pointer[catalog.View] // that the snapshot gave
+}
+
+// staleAfter is how long a request waits for a newer view when there is one.
+const staleAfter = 100 * time.Millisecond
+
+// New makes a Catalogue.
+func New(cfg Config) *Catalogue { return &Catalogue{cfg: cfg} }
+
+// The paths that the routes below hang on.
+const (
+	activities  = "/v1/activities"
+	oneActivity = activities + "/{activity}"
+	products    = oneActivity + "/products"
+	OneProduct  = products + "/{product}" // the rest of the gateway hangs on this one
+)
+
+// Routes lists the operations and who may use them.
+func (c *Catalogue) Routes() []web.Route {
+	admin := []web.Role{web.Admin}
+	return []web.Route{
+		{Name: "list_activities", Method: "GET", Path: activities, Open: true, Handle: c.listActivities},
+		{Name: "get_activity", Method: "GET", Path: oneActivity, Open: true, Handle: c.getActivity},
+		{Name: "list_products", Method: "GET", Path: products, Open: true, Handle: c.listProducts},
+		{Name: "get_product", Method: "GET", Path: OneProduct, Open: true, Handle: c.getProduct},
+
+		{Name: "create_activity", Method: "POST", Path: activities, Roles: admin, Handle: c.createActivity},
+		{Name: "publish", Method: "POST", Path: oneActivity + "/publish", Roles: admin, Handle: c.publish},
+		{Name: "pause", Method: "POST", Path: oneActivity + "/pause", Roles: admin, Handle: c.pause},
+		{Name: "resume", Method: "POST", Path: oneActivity + "/resume", Roles: admin, Handle: c.resume},
+		{Name: "end", Method: "POST", Path: oneActivity + "/end", Roles: admin, Handle: c.end},
+		{Name: "add_product", Method: "POST", Path: products, Roles: admin, Handle: c.addProduct},
+		{Name: "preload", Method: "POST", Path: OneProduct + "/preload", Roles: admin, Handle: c.preload},
+	}
+}

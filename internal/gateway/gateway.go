@@ -1,0 +1,190 @@
+// Package gateway is the HTTP door: a buyer's request becomes units taken in
+// Redis and an event in Kafka, and 202 is answered only after Kafka has
+// acknowledged that event. Operators run the catalogue through the same door.
+//
+// Nothing is decided here. Redis admits and MySQL decides; the gateway keeps
+// no state of a sale, so any number of copies work side by side and a request
+// may be repeated at any of them.
+//
+// There is no local sold-out flag. A flag can only refuse, and whoever asks
+// for the last unit again must see their own hold before anything else is
+// checked; only Redis can tell such a retry from a new request.
+package gateway
+
+import (
+	"context"
+	"encoding/base32"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
+	"github.com/leadingpeers/seckill/internal/gateway/web"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/order"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// Cache is the hot count. *stock.Cache is one.
+type Cache interface {
+	Reserve(ctx context.Context, r stock.Reservation) (got stock.Reservation, replayed bool, err error)
+	Find(ctx context.Context, productID, userID, id string) (stock.Reservation, error)
+	Configure(ctx context.Context, terms stock.Terms) error
+}
+
+// Ledger knows every reservation that was decided. *stock.Ledger is one.
+type Ledger interface {
+	Find(ctx context.Context, id string) (stock.Reservation, error)
+}
+
+// Orders knows what was bought. *order.Store is one.
+type Orders interface {
+	Find(ctx context.Context, reservationID string) (order.Order, error)
+	Cancel(ctx context.Context, reservationID, reason string, announce func(order.Order) []order.Message) (order.Order, error)
+}
+
+// Publisher hands events on; nil means that all are safe. *events.Publisher is
+// one.
+type Publisher interface {
+	Publish(ctx context.Context, evs ...events.Event) error
+}
+
+// Config is what a gateway needs. All fields without a default are required.
+type Config struct {
+	Cache     Cache
+	Ledger    Ledger
+	Orders    Orders
+	Publisher Publisher
+	Snapshot  catalogue.Snapshot
+	Catalog   catalogue.Catalog
+	Load      catalogue.LoadFunc
+
+	Keys  []web.Key // who may call; at least one
+	IDKey []byte    // makes reservation IDs; at least 16 bytes, the same on every gateway, never changed during a sale
+
+	SnapshotAge    time.Duration // how old Snapshot may be, on any gateway; a change of state answers after it; default 1 s
+	CacheTimeout   time.Duration // how long a request waits for Redis; default 800 ms
+	PublishTimeout time.Duration // and for Kafka; default 2 s, so that both together stay under 3 s
+	StoreTimeout   time.Duration // and for MySQL; default 2 s
+	AdminTimeout   time.Duration // and for a change of the catalogue with its loading of Redis; default 60 s
+	MaxInFlight    int           // requests served at once, long polls not counted; more are answered 503; default 4096
+	MaxWaiting     int           // long polls at once; more are answered 429; default 8192
+
+	Now        func() time.Time // required; for metrics and connection deadlines, never for a decision
+	Log        *slog.Logger     // panics, and one fault a second; default: discarded
+	Registerer prometheus.Registerer
+}
+
+// Gateway serves the API. It is an http.Handler; make one with New.
+type Gateway struct {
+	cfg            Config
+	catalogue      *catalogue.Catalogue
+	mux            *web.Mux
+	base32         *base32.Encoding
+	busy           *web.Slots
+	waiting        *web.Slots
+	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
+	publishSeconds prometheus.Observer // and until Kafka's acknowledgement
+	drained        chan struct{}
+	drain          func() // closes drained, once
+}
+
+// New makes a gateway. It returns an error that names the field when cfg is
+// not usable.
+func New(cfg Config) (*Gateway, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "seckill_gateway_reserve_stage_seconds", Buckets: web.Buckets(),
+		Help: "Time of a reservation in Redis (cache) and until Kafka's acknowledgement (publish).",
+	}, []string{"stage"})
+	g := &Gateway{
+		cfg:            cfg,
+		base32:         base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding),
+		busy:           web.NewSlots(cfg.MaxInFlight),
+		waiting:        web.NewSlots(cfg.MaxWaiting),
+		cacheSeconds:   stages.WithLabelValues("cache"),
+		publishSeconds: stages.WithLabelValues("publish"),
+		drained:        make(chan struct{}),
+	}
+	g.drain = sync.OnceFunc(func() { close(g.drained) })
+	waiting := g.waiting.Gauge("seckill_gateway_waiting_requests", "Long polls that wait.")
+	if err := web.Register(cfg.Registerer, stages, waiting); err != nil {
+		return nil, err
+	}
+	g.catalogue = catalogue.New(catalogue.Config{
+		Catalog: cfg.Catalog, Snapshot: cfg.Snapshot, Cache: cfg.Cache, Load: cfg.Load,
+		SnapshotAge: cfg.SnapshotAge, StoreTimeout: cfg.StoreTimeout, AdminTimeout: cfg.AdminTimeout, Now: cfg.Now,
+	})
+	var err error
+	g.mux, err = web.New(web.Config{
+		Keys: cfg.Keys, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
+	}, g.routes())
+	return g, err
+}
+
+// routes lists the operations and who may use them.
+func (g *Gateway) routes() []web.Route {
+	const (
+		reservations = catalogue.OneProduct + "/reservations"
+		reservation  = reservations + "/{reservation}"
+	)
+	service, both := []web.Role{web.Service}, []web.Role{web.Service, web.Admin}
+	return append(g.catalogue.Routes(),
+		web.Route{Name: "reserve", Method: "POST", Path: reservations, Roles: service, Handle: g.reserve},
+		web.Route{Name: "get_reservation", Method: "GET", Path: reservation, Roles: both, Polls: true, Handle: g.getReservation},
+		web.Route{Name: "cancel", Method: "POST", Path: reservation + "/cancel", Roles: service, Handle: g.cancel},
+	)
+}
+
+// ServeHTTP answers one request.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.mux.ServeHTTP(w, r) }
+
+// Server returns an http.Server for g with the limits of package web. Its
+// Shutdown also ends the long polls: each answers at once with what it knows,
+// so that a drain takes no longer than the requests in flight.
+func (g *Gateway) Server() *http.Server {
+	server := web.Server(g, g.cfg.Log)
+	server.RegisterOnShutdown(g.drain)
+	return server
+}
+
+// complete fills in the defaults and reports what is missing.
+func (c *Config) complete() error {
+	for _, need := range []struct {
+		name string
+		ok   bool
+	}{
+		{"Cache", c.Cache != nil}, {"Ledger", c.Ledger != nil}, {"Orders", c.Orders != nil},
+		{"Publisher", c.Publisher != nil}, {"Snapshot", c.Snapshot != nil}, {"Catalog", c.Catalog != nil},
+		{"Load", c.Load != nil}, {"Now", c.Now != nil}, {"Keys", len(c.Keys) > 0},
+		{"IDKey (at least 16 bytes)", len(c.IDKey) >= 16},
+	} {
+		if !need.ok {
+			return errors.New("gateway: Config needs " + need.name)
+		}
+	}
+	c.CacheTimeout = orDefault(c.CacheTimeout, 800*time.Millisecond)
+	c.SnapshotAge = orDefault(c.SnapshotAge, time.Second)
+	c.PublishTimeout = orDefault(c.PublishTimeout, 2*time.Second)
+	c.StoreTimeout = orDefault(c.StoreTimeout, 2*time.Second)
+	c.AdminTimeout = orDefault(c.AdminTimeout, time.Minute)
+	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
+	c.MaxWaiting = orDefault(c.MaxWaiting, 8192)
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return nil
+}
+
+func orDefault[T int | time.Duration](v, standard T) T {
+	if v <= 0 {
+		return standard
+	}
+	return v
+}

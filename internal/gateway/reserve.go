@@ -1,0 +1,201 @@
+package gateway
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"net/http"
+
+	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
+	"github.com/leadingpeers/seckill/internal/gateway/problem"
+	"github.com/leadingpeers/seckill/internal/gateway/web"
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/order"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// reserveRequest is the body of reserve.
+type reserveRequest struct {
+	UserID   string
+	Quantity int64
+}
+
+func (b *reserveRequest) fields() []web.Field {
+	return []web.Field{{Name: "user_id", Into: &b.UserID}, {Name: "quantity", Into: &b.Quantity}}
+}
+
+func (b *reserveRequest) validate() error {
+	switch {
+	case !stock.ValidUserID(b.UserID):
+		return problem.New(problem.InvalidField, "user_id is %.70q: want 1 to 64 printable ASCII characters without spaces.", b.UserID)
+	case b.Quantity < 1 || b.Quantity > stock.MaxQuantity:
+		return problem.New(problem.InvalidField, "quantity is %d: want 1 to %d.", b.Quantity, stock.MaxQuantity)
+	}
+	return nil
+}
+
+// reserve takes units for a user and answers 202 once Kafka has the event. A
+// retry, by the same Idempotency-Key, takes nothing: it answers 202 again with
+// what has become of the reservation, and publishes its event again while it
+// is not decided, because nobody knows whether the first one was written.
+//
+// After 503 the units may be taken and the event may be on its way: both are
+// found again by the retry, or by the reaper if nobody retries.
+func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
+	key, err := web.IdempotencyKey(r.Header)
+	if err != nil {
+		return err
+	}
+	var body reserveRequest
+	if err := web.Decode(r, web.MaxBuyerBody, body.fields()...); err != nil {
+		return err
+	}
+	if err := body.validate(); err != nil {
+		return err
+	}
+	product, err := g.catalogue.OnSale(r)
+	if err != nil {
+		return err
+	}
+	got, replayed, err := g.take(r, stock.Reservation{
+		ID:         g.reservationID(body.UserID, product.ID, key),
+		ActivityID: product.ActivityID,
+		ProductID:  product.ID,
+		UserID:     body.UserID,
+		Quantity:   body.Quantity,
+	})
+	if err != nil {
+		return err
+	}
+	answer := reservationBodyOf(got, product)
+	if got.State != stock.Pending {
+		if answer, err = g.lookup(r.Context(), wantedReservation{id: got.ID, userID: got.UserID, product: product}); err != nil {
+			return err
+		}
+	}
+	if replayed {
+		w.Header().Set("Idempotent-Replayed", "true")
+	}
+	w.Header().Set("Location", r.URL.EscapedPath()+"/"+got.ID)
+	return web.WriteJSON(w, http.StatusAccepted, answer)
+}
+
+// take reserves in Redis and, while the reservation is not decided, publishes
+// its event.
+func (g *Gateway) take(r *http.Request, want stock.Reservation) (got stock.Reservation, replayed bool, err error) {
+	start := g.cfg.Now()
+	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.CacheTimeout)
+	defer cancel()
+	got, replayed, err = g.cfg.Cache.Reserve(ctx, want)
+	g.cacheSeconds.Observe(g.cfg.Now().Sub(start).Seconds())
+	switch {
+	case errors.Is(err, stock.ErrBusy):
+		return got, false, problem.Of(problem.Overloaded)
+	case err != nil:
+		return got, false, problem.Fault(problem.CacheUnavailable, err)
+	}
+	got.ActivityID = want.ActivityID // Redis does not keep it
+	if got.State == stock.Pending {
+		err = g.publish(r, got)
+	}
+	return got, replayed, err
+}
+
+// publish hands the reservation on to the workers; nil means that Kafka has it.
+func (g *Gateway) publish(r *http.Request, taken stock.Reservation) error {
+	start := g.cfg.Now()
+	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.PublishTimeout)
+	defer cancel()
+	err := g.cfg.Publisher.Publish(ctx, created(taken, web.TraceParent(r)))
+	g.publishSeconds.Observe(g.cfg.Now().Sub(start).Seconds())
+	if err != nil {
+		return problem.Fault(problem.EventsUnavailable, err)
+	}
+	return nil
+}
+
+// created is the event of a reservation that Redis holds.
+func created(r stock.Reservation, trace string) events.Event {
+	return events.Event{
+		Type:          events.ReservationCreated,
+		Time:          r.At,
+		TraceParent:   trace,
+		ReservationID: r.ID,
+		ActivityID:    r.ActivityID,
+		ProductID:     r.ProductID,
+		UserID:        r.UserID,
+		Quantity:      r.Quantity,
+	}
+}
+
+// reservationID is 26 characters of base32 over 16 bytes of
+// HMAC-SHA256(IDKey, user NUL product NUL key). None of the three can contain
+// NUL, so no two requests share an ID by accident, and nobody without the key
+// can make one.
+func (g *Gateway) reservationID(userID, productID, key string) string {
+	mac := hmac.New(sha256.New, g.cfg.IDKey)
+	mac.Write([]byte(userID + "\x00" + productID + "\x00" + key))
+	return g.base32.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// State is how far a reservation has come, in the buyer's words.
+type State string
+
+// The states that a buyer sees: queued → awaiting_payment → paid | released.
+// What is not known yet is queued, never a failure.
+const (
+	Queued          State = "queued"
+	AwaitingPayment State = "awaiting_payment"
+	Paid            State = "paid"
+	Released        State = "released"
+)
+
+// reservationBody is a reservation as its buyer sees it.
+type reservationBody struct {
+	ReservationID string           `json:"reservation_id"`
+	ActivityID    string           `json:"activity_id"`
+	ProductID     string           `json:"product_id"`
+	UserID        string           `json:"user_id"`
+	Quantity      int64            `json:"quantity"`
+	State         State            `json:"state"`
+	Reason        string           `json:"reason,omitempty"` // why it was released
+	PriceCents    int64            `json:"price_cents"`      // of one unit
+	Currency      string           `json:"currency"`
+	OrderID       string           `json:"order_id,omitempty"`     // from awaiting_payment on
+	AmountCents   *int64           `json:"amount_cents,omitempty"` // of the order
+	PayDeadline   catalogue.Millis `json:"pay_deadline,omitzero"`
+}
+
+// reservationBodyOf shows a reservation that has no order.
+func reservationBodyOf(r stock.Reservation, p catalog.Product) reservationBody {
+	body := reservationBody{
+		ReservationID: r.ID, ActivityID: p.ActivityID, ProductID: p.ID, UserID: r.UserID, Quantity: r.Quantity,
+		State: Queued, PriceCents: p.PriceCents, Currency: p.Currency,
+	}
+	switch r.State {
+	case stock.Pending, stock.Deducted: // deducted without an order: it is being written
+	case stock.Refused, stock.RolledBack:
+		body.State, body.Reason = Released, r.Reason
+	}
+	return body
+}
+
+// orderBodyOf shows a reservation through its order.
+func orderBodyOf(o order.Order, p catalog.Product) reservationBody {
+	body := reservationBody{
+		ReservationID: o.ReservationID, ActivityID: o.ActivityID, ProductID: o.ProductID, UserID: o.UserID, Quantity: o.Quantity,
+		PriceCents: p.PriceCents, Currency: o.Currency,
+		OrderID: o.ID, AmountCents: &o.AmountCents, PayDeadline: catalogue.Millis{Time: o.PayDeadline},
+	}
+	switch o.State {
+	case order.AwaitingPayment:
+		body.State = AwaitingPayment
+	case order.Paid:
+		body.State = Paid
+	case order.Cancelled:
+		body.State, body.Reason = Released, o.Reason
+	}
+	return body
+}

@@ -1,0 +1,195 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/leadingpeers/seckill/internal/gateway/problem"
+)
+
+// The largest bodies, in bytes.
+const (
+	MaxBuyerBody = 4 << 10
+	MaxAdminBody = 64 << 10
+)
+
+// Field is one member that a request body may have.
+type Field struct {
+	Name     string
+	Into     any // *string, *int64 or *time.Time
+	Optional bool
+}
+
+// Decode reads the body of r, at most limit bytes of JSON, into fields.
+//
+// The body is one flat JSON object and nothing after it, read more strictly
+// than encoding/json does: names match exactly, none comes twice, none is
+// unknown, null is no value, integers have no fraction or exponent, and text is
+// valid UTF-8 without control characters. What is nested is refused unseen.
+// The error is a problem; some fields may then have been filled in.
+func Decode(r *http.Request, limit int64, fields ...Field) error {
+	if err := checkMediaType(r.Header); err != nil {
+		return err
+	}
+	body, err := readBody(r, limit)
+	if err != nil {
+		return err
+	}
+	return decodeObject(body, fields)
+}
+
+// DecodeNothing reads the body of an operation that takes none: it may be
+// absent, or an empty object.
+func DecodeNothing(r *http.Request) error {
+	body, err := readBody(r, MaxBuyerBody)
+	if err != nil || len(bytes.TrimSpace(body)) == 0 {
+		return err
+	}
+	return decodeObject(body, nil)
+}
+
+func checkMediaType(h http.Header) error {
+	kind, params, err := mime.ParseMediaType(h.Get("Content-Type"))
+	if err != nil || kind != "application/json" {
+		return problem.New(problem.UnsupportedMediaType, "Content-Type is %.80q: want application/json.", h.Get("Content-Type"))
+	}
+	if charset, ok := params["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return problem.New(problem.UnsupportedMediaType, "The charset is %.40q: want utf-8.", charset)
+	}
+	if h.Get("Content-Encoding") != "" {
+		return problem.New(problem.UnsupportedMediaType, "Content-Encoding is %.40q: want none.", h.Get("Content-Encoding"))
+	}
+	return nil
+}
+
+func readBody(r *http.Request, limit int64) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	switch {
+	case err != nil:
+		return nil, problem.New(problem.MalformedJSON, "The body ended before it was complete.")
+	case int64(len(body)) > limit:
+		return nil, problem.New(problem.BodyTooLarge, "The body may have %d bytes.", limit)
+	}
+	return body, nil
+}
+
+// decodeObject is Decode once the bytes are there.
+func decodeObject(body []byte, fields []Field) error {
+	if !utf8.Valid(body) {
+		return problem.New(problem.MalformedJSON, "The body is not valid UTF-8.")
+	}
+	dec := json.NewDecoder(bytes.NewReader(body))
+	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+		return problem.New(problem.MalformedJSON, "The body is not a JSON object.")
+	}
+	seen := make([]bool, len(fields))
+	for dec.More() {
+		if err := decodeMember(dec, fields, seen); err != nil {
+			return err
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return problem.New(problem.MalformedJSON, "The object is not closed or not well formed.")
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return problem.New(problem.MalformedJSON, "Something follows the JSON object.")
+	}
+	for i, f := range fields {
+		if !seen[i] && !f.Optional {
+			return problem.New(problem.MissingField, "%s is required.", f.Name)
+		}
+	}
+	return nil
+}
+
+// decodeMember reads one name and its value.
+func decodeMember(dec *json.Decoder, fields []Field, seen []bool) error {
+	token, err := dec.Token()
+	name, isName := token.(string)
+	if err != nil || !isName {
+		return problem.New(problem.MalformedJSON, "The object is not well formed.")
+	}
+	i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == name })
+	if i < 0 {
+		return problem.New(problem.UnknownField, "%.60q is not a field of this operation.", name)
+	}
+	if seen[i] {
+		return problem.New(problem.DuplicateField, "%s is there twice.", name)
+	}
+	seen[i] = true
+	var value json.RawMessage
+	if err := dec.Decode(&value); err != nil {
+		return problem.New(problem.MalformedJSON, "The value of %s is not well formed.", name)
+	}
+	return decodeValue(name, value, fields[i].Into)
+}
+
+func decodeValue(name string, value json.RawMessage, into any) error {
+	if string(value) == "null" {
+		return problem.New(problem.InvalidField, "%s is null.", name)
+	}
+	if err := json.Unmarshal(value, into); err != nil {
+		return problem.New(problem.InvalidField, "%s is %.40s: want %s.", name, value, wanted(into))
+	}
+	if text, ok := into.(*string); ok && strings.ContainsFunc(*text, unprintable) {
+		return problem.New(problem.InvalidField, "%s has a control character or is not valid Unicode.", name)
+	}
+	return nil
+}
+
+func wanted(into any) string {
+	switch into.(type) {
+	case *int64:
+		return "a whole number"
+	case *time.Time:
+		return "a time as in RFC 3339, 2006-01-02T15:04:05Z"
+	default:
+		return "a string"
+	}
+}
+
+// unprintable also refuses U+FFFD, which is what half a surrogate pair becomes.
+func unprintable(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }
+
+// Query returns the values of the named parameters of r, empty where absent.
+// Other parameters are left alone: proxies and trackers add their own.
+func Query(r *http.Request, names ...string) ([]string, error) {
+	all, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, problem.New(problem.MalformedQuery, "The query string is not well formed.")
+	}
+	values := make([]string, len(names))
+	for i, name := range names {
+		if len(all[name]) > 1 {
+			return nil, problem.New(problem.MalformedQuery, "%s is there twice.", name)
+		}
+		values[i] = all.Get(name)
+	}
+	return values, nil
+}
+
+// IdempotencyKey reads the header of that name
+// (draft-ietf-httpapi-idempotency-key-header-07; the quotes of its examples
+// are part of the key when they are sent).
+func IdempotencyKey(h http.Header) (string, error) {
+	sent := h["Idempotency-Key"]
+	if len(sent) == 0 {
+		return "", problem.Of(problem.MissingIdempotencyKey)
+	}
+	key := sent[0]
+	invisible := strings.ContainsFunc(key, func(r rune) bool { return r < '!' || r > '~' })
+	if len(sent) > 1 || len(key) < 8 || len(key) > 128 || invisible {
+		return "", problem.New(problem.InvalidIdempotencyKey, "Want one Idempotency-Key of 8 to 128 visible ASCII characters.")
+	}
+	return key, nil
+}

@@ -1,0 +1,225 @@
+// Package web is what all routes of the gateway have in common: keys and
+// roles, limits, strict JSON, trace context, metrics, and one answer to every
+// error. It does not know what the routes do.
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+
+	"github.com/leadingpeers/seckill/internal/gateway/problem"
+)
+
+// Handler answers one request, or returns why not: a problem, a refusal, or an
+// error that nobody has foreseen. It has written nothing when it returns one.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// Route is one operation: where it is, who may use it, what it does. A route
+// without roles that is not open is closed to all.
+type Route struct {
+	Name   string // for metrics; stable
+	Method string
+	Path   string // a pattern of http.ServeMux
+	Roles  []Role
+	Open   bool // to everybody, even without a key
+	Polls  bool // takes its slots itself, because it may wait for long
+	Handle Handler
+}
+
+// Config is what a Mux needs; every field is required, but Registerer.
+type Config struct {
+	Keys       []Key
+	InFlight   *Slots           // requests served at once; more are answered 503
+	Now        func() time.Time // for metrics only
+	Log        *slog.Logger     // panics, and one fault a second
+	Registerer prometheus.Registerer
+}
+
+// Mux serves routes. It is an http.Handler; make one with New.
+type Mux struct {
+	cfg      Config
+	keys     map[string]Key
+	problems problem.Table
+	mux      *http.ServeMux
+	unknown  http.Handler // for what the mux must not see
+	metrics  *metrics
+	faults   rate.Sometimes // lets one fault a second into the log
+}
+
+// New makes a Mux of routes. It returns an error when a key is not usable, or
+// when a metric is registered already.
+func New(cfg Config, routes []Route) (*Mux, error) {
+	keys, err := keyring(cfg.Keys)
+	if err != nil {
+		return nil, err
+	}
+	m := &Mux{
+		cfg: cfg, keys: keys, problems: problem.NewTable(), mux: http.NewServeMux(),
+		faults: rate.Sometimes{Interval: time.Second},
+	}
+	if m.metrics, err = newMetrics(cfg.Registerer, cfg.InFlight); err != nil {
+		return nil, err
+	}
+	m.mount(routes)
+	return m, nil
+}
+
+// mount puts the routes on the mux, and beside each path the answer to its
+// other methods, and below all the answer to other paths.
+func (m *Mux) mount(routes []Route) {
+	methods := map[string][]string{}
+	for _, rt := range routes {
+		m.mux.Handle(rt.Method+" "+rt.Path, m.serve(rt))
+		methods[rt.Path] = append(methods[rt.Path], rt.Method)
+		if rt.Method == http.MethodGet {
+			methods[rt.Path] = append(methods[rt.Path], http.MethodHead)
+		}
+	}
+	for path, list := range methods {
+		slices.Sort(list)
+		allow := strings.Join(list, ", ")
+		m.mux.Handle(path, m.serve(Route{Name: "other", Open: true, Handle: func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Allow", allow)
+			return problem.New(problem.MethodNotAllowed, "%.20q is not one of: %s.", r.Method, allow)
+		}}))
+	}
+	m.unknown = m.serve(Route{Name: "other", Open: true, Handle: func(http.ResponseWriter, *http.Request) error {
+		return problem.Of(problem.RouteNotFound)
+	}})
+	m.mux.Handle("/", m.unknown)
+}
+
+// ServeHTTP answers one request. Paths that are not clean are unknown: the mux
+// would redirect them, and a redirected POST is a second request.
+func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodConnect || path.Clean(r.URL.Path) != r.URL.Path {
+		m.unknown.ServeHTTP(w, r)
+		return
+	}
+	m.mux.ServeHTTP(w, r)
+}
+
+// serve puts around a route what all routes have in common.
+func (m *Mux) serve(rt Route) http.Handler {
+	seconds := m.metrics.seconds.WithLabelValues(rt.Name)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := m.cfg.Now()
+		rec := &recorder{ResponseWriter: w}
+		startTrace(r.Header)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		defer func() {
+			if v := recover(); v != nil {
+				m.panicked(rec, r, v)
+			}
+			seconds.Observe(m.cfg.Now().Sub(start).Seconds())
+			m.metrics.answered(rt.Name, rec.status)
+		}()
+		if err := m.admit(rec, r, rt); err != nil {
+			m.fail(rec, r, err)
+		}
+	})
+}
+
+// admit lets the request through to its handler if there is room and its key
+// allows it. Room comes first: refusing must stay cheap when there is none.
+func (m *Mux) admit(w http.ResponseWriter, r *http.Request, rt Route) error {
+	if !rt.Polls {
+		if !m.cfg.InFlight.Take() {
+			return problem.Of(problem.Overloaded)
+		}
+		defer m.cfg.InFlight.Give()
+	}
+	role, err := m.authorize(r, rt)
+	if err != nil {
+		return err
+	}
+	if rt.Open && role != "" {
+		r = r.WithContext(context.WithValue(r.Context(), roleKey{}, role))
+	}
+	return rt.Handle(w, r)
+}
+
+type roleKey struct{}
+
+// RoleOf is the role of the key that came with a request for an open route,
+// empty if none did.
+func RoleOf(r *http.Request) Role {
+	role, _ := r.Context().Value(roleKey{}).(Role)
+	return role
+}
+
+// fail answers with the problem that err is, and counts and logs what calls
+// for it. During an outage every request fails alike, so one fault a second is
+// logged; the metrics have the number.
+func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problem.From(err)
+	if p.Cause == nil {
+		m.metrics.refusals.WithLabelValues(string(p.Code)).Inc()
+	} else {
+		m.metrics.faults.WithLabelValues(string(p.Code)).Inc()
+		m.faults.Do(func() {
+			m.cfg.Log.ErrorContext(r.Context(), "request not served", "code", string(p.Code), "route", r.Pattern,
+				"trace_id", traceID(r), "error", p.Cause.Error())
+		})
+	}
+	if p.Code == problem.Unauthenticated {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="seckill"`)
+	}
+	m.problems.Write(w, r, p, traceID(r))
+}
+
+// panicked logs a panic once and answers 500 if nothing was answered yet.
+func (m *Mux) panicked(w *recorder, r *http.Request, v any) {
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(v) // the server's own way to cut a connection
+	}
+	m.cfg.Log.ErrorContext(r.Context(), "panic in a request", "route", r.Pattern, "trace_id", traceID(r),
+		"panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	if w.status == 0 {
+		m.problems.Write(w, r, &problem.Problem{Code: problem.Internal}, traceID(r))
+	}
+}
+
+// recorder remembers the status that was written.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+// WriteHeader writes the status, and remembers it.
+func (w *recorder) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// WriteJSON answers with body as JSON. The answer is not to be stored unless
+// the handler has said so.
+func WriteJSON(w http.ResponseWriter, status int, body any) error {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return fmt.Errorf("encode the answer: %w", err)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(text) // the caller has gone; nobody is left to tell
+	return nil
+}
