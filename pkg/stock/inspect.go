@@ -1,0 +1,152 @@
+package stock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Loaded says which of the products are in Redis, in one round trip.
+func (c *Cache) Loaded(ctx context.Context, productIDs []string) (map[string]bool, error) {
+	loaded := make(map[string]bool, len(productIDs))
+	if len(productIDs) == 0 {
+		return loaded, nil
+	}
+	there := make([]*redis.BoolCmd, len(productIDs))
+	_, err := c.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range productIDs {
+			there[i] = pipe.HExists(ctx, c.keys.product(id), surplusField)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("which of %d products are loaded: %w", len(productIDs), err)
+	}
+	for i, id := range productIDs {
+		loaded[id] = there[i].Val()
+	}
+	return loaded, nil
+}
+
+// Surplus returns the units of a product that may still be reserved. It is
+// below 0 after Redis has lost reservations and adopted them again.
+//
+// It returns [NotLoaded] when the product is not in Redis, else a fault.
+func (c *Cache) Surplus(ctx context.Context, productID string) (int64, error) {
+	surplus, err := c.client.HGet(ctx, c.keys.product(productID), surplusField).Int64()
+	if errors.Is(err, redis.Nil) {
+		return 0, NotLoaded
+	}
+	if err != nil {
+		return 0, fmt.Errorf("surplus of %s: %w", productID, err)
+	}
+	return surplus, nil
+}
+
+// Counts is the account of one product in Redis.
+type Counts struct {
+	Surplus      int64 // units that may still be reserved
+	Pending      int64 // units taken, not yet decided
+	Deducted     int64 // units taken for good
+	Reservations int   // records of every state
+	RolledBack   int   // records among them that hold no units
+	Buyers       int   // buyers with a record
+	Broken       int   // buyers whose count is not the sum of their records: always 0
+	Open         int   // entries of the open list
+}
+
+// Counts reads the whole account of a product, buyer by buyer: for reconciling
+// and for tests, not for the hot path. It is read in many steps, so only a
+// product at rest adds up exactly.
+//
+// It returns [NotLoaded] when the product is not in Redis, else a fault.
+func (c *Cache) Counts(ctx context.Context, productID string) (Counts, error) {
+	var counts Counts
+	var err error
+	if counts.Surplus, err = c.Surplus(ctx, productID); err != nil {
+		return Counts{}, err
+	}
+	open, err := c.client.LLen(ctx, c.keys.open(productID)).Result()
+	if err != nil {
+		return Counts{}, fmt.Errorf("counts of %s: %w", productID, err)
+	}
+	counts.Open = int(open)
+	// The hash only grows, and of such a hash HSCAN returns no field twice.
+	scan := c.client.HScan(ctx, c.keys.product(productID), 0, userPrefix+"*", 1000).Iterator()
+	for scan.Next(ctx) {
+		user := strings.TrimPrefix(scan.Val(), userPrefix)
+		if !scan.Next(ctx) {
+			break
+		}
+		if err := counts.add(productID, user, scan.Val()); err != nil {
+			return Counts{}, fmt.Errorf("counts of %s: %w", productID, err)
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return Counts{}, fmt.Errorf("counts of %s: %w", productID, err)
+	}
+	return counts, nil
+}
+
+// add counts one buyer's field.
+func (c *Counts) add(productID, userID, value string) error {
+	units, rs, err := readField(productID, userID, value)
+	if err != nil {
+		return err
+	}
+	for _, r := range rs {
+		switch r.State {
+		case Pending:
+			c.Pending += r.Quantity
+			units -= r.Quantity
+		case Deducted:
+			c.Deducted += r.Quantity
+			units -= r.Quantity
+		case Refused, RolledBack:
+			c.RolledBack++
+		}
+	}
+	c.Reservations += len(rs)
+	c.Buyers++
+	if units != 0 {
+		c.Broken++
+	}
+	return nil
+}
+
+// RunID names this life of Redis: it changes when a server has restarted, a
+// replica has become master or the cluster has another set of masters, after
+// which Redis may have lost what it had promised. It is empty for a server that
+// does not tell.
+func (c *Cache) RunID(ctx context.Context) (string, error) {
+	var mu sync.Mutex // masters are asked side by side
+	var ids []string
+	ask := func(ctx context.Context, server redis.Cmdable) error {
+		info, err := server.Info(ctx).Result()
+		mu.Lock()
+		defer mu.Unlock()
+		for line := range strings.SplitSeq(info, "\r\n") {
+			name, id, _ := strings.Cut(line, ":")
+			if name == "run_id" || name == "master_replid" {
+				ids = append(ids, id)
+			}
+		}
+		return err
+	}
+	var err error
+	if cluster, ok := c.client.(*redis.ClusterClient); ok {
+		err = cluster.ForEachMaster(ctx, func(ctx context.Context, master *redis.Client) error { return ask(ctx, master) })
+	} else {
+		err = ask(ctx, c.client)
+	}
+	if err != nil {
+		return "", fmt.Errorf("run ID of Redis: %w", err)
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, "."), nil
+}

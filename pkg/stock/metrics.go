@@ -1,0 +1,84 @@
+package stock
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what a cache counts.
+type metrics struct {
+	batch   prometheus.Histogram
+	seconds *prometheus.HistogramVec
+	depth   prometheus.Gauge
+	busy    prometheus.Counter
+	unknown prometheus.Counter
+	refused map[Refusal]prometheus.Counter
+	applied map[outcome]prometheus.Counter
+}
+
+// newMetrics makes the metrics and registers them with r, if that is not nil.
+// Caches with the same r share them.
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		batch: register(r, prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "seckill_cache_reserve_batch_size",
+			Help:    "Reservations in one call of the reserve script.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		})),
+		seconds: register(r, prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "seckill_cache_script_seconds",
+			Help:    "Time of one round trip to Redis with calls of a script.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 12),
+		}, []string{"script"})),
+		depth: register(r, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "seckill_cache_queue_depth",
+			Help: "Reservations that wait for a worker of the coalescer.",
+		})),
+		busy: register(r, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_cache_busy_total",
+			Help: "Reservations turned away because the coalescer's queue was full.",
+		})),
+		unknown: register(r, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_cache_reserve_unknown_total",
+			Help: "Reservations whose caller could not be told the outcome.",
+		})),
+		refused: map[Refusal]prometheus.Counter{},
+		applied: map[outcome]prometheus.Counter{},
+	}
+	refused := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "seckill_cache_refusals_total",
+		Help: "Reservations that Redis refused.",
+	}, []string{"code"}))
+	for _, refusal := range Refusals() {
+		m.refused[refusal] = refused.WithLabelValues(string(refusal))
+	}
+	applied := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "seckill_cache_applied_total",
+		Help: "Decisions of the ledger told to Redis.",
+	}, []string{"outcome"}))
+	for letter, name := range map[outcome]string{
+		changed: "changed", same: "same", adopted: "adopted", tombstone: "tombstone", notLoaded: "not_loaded",
+	} {
+		m.applied[letter] = applied.WithLabelValues(name)
+	}
+	return m
+}
+
+// register registers c, or returns the collector that stands under its name.
+func register[C prometheus.Collector](r prometheus.Registerer, c C) C {
+	if r == nil {
+		return c
+	}
+	err := r.Register(c)
+	var already prometheus.AlreadyRegisteredError
+	if errors.As(err, &already) {
+		if there, ok := already.ExistingCollector.(C); ok {
+			return there
+		}
+	}
+	if err != nil {
+		panic(err) // a name of ours that means something else: a mistake in the program
+	}
+	return c
+}
