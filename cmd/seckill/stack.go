@@ -58,7 +58,7 @@ type stack struct {
 func (s servers) start(ctx context.Context, listen string, logs io.Writer, extra ...string) (_ *stack, err error) {
 	st := &stack{
 		logs: logs, procs: map[string]*proc.Process{}, specs: map[string]proc.Spec{},
-		serviceKey: rand.Text(), adminKey: rand.Text(),
+		serviceKey: "sk_checkout_" + rand.Text(), adminKey: "sk_operator_" + rand.Text(),
 	}
 	defer func() {
 		if err != nil {
@@ -80,7 +80,7 @@ func (s servers) start(ctx context.Context, listen string, logs io.Writer, extra
 			return nil, err
 		}
 	}
-	if err := events.Apply(ctx, st.stores.Kafka, events.Topics()); err != nil {
+	if err := events.Apply(ctx, st.stores.Kafka, events.Overrides{}); err != nil {
 		return nil, err
 	}
 	idKey, err := st.idKey(s.data)
@@ -89,7 +89,7 @@ func (s servers) start(ctx context.Context, listen string, logs io.Writer, extra
 	}
 	st.env = append(plainEnviron(),
 		"SECKILL_REDIS="+st.cfg.Redis, "SECKILL_KAFKA="+st.cfg.Kafka, "SECKILL_MYSQL="+st.cfg.MySQL, "SECKILL_PREFIX="+st.cfg.Prefix,
-		"SECKILL_KEYS=service:checkout:"+st.serviceKey+",admin:operator:"+st.adminKey,
+		"SECKILL_KEYS=service:checkout:"+secret(st.serviceKey)+",admin:operator:"+secret(st.adminKey),
 		"SECKILL_ID_KEY="+idKey, "SECKILL_ADMIN_LISTEN=127.0.0.1:0", "SECKILL_LISTEN="+listen)
 	st.env = append(st.env, extra...)
 	for _, name := range []string{"gateway-1", "stock-worker-1", "stock-worker-2", "settle-worker-1", "settle-worker-2"} {
@@ -267,3 +267,6 @@ type closer func() error
 
 // Close calls the function.
 func (c closer) Close() error { return c() }
+
+// secret is the part of a key that the server is told.
+func secret(key string) string { return key[strings.LastIndex(key, "_")+1:] }

@@ -29,11 +29,11 @@ func topicsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := events.Apply(cmd.Context(), client, events.Topics()); err != nil {
+		if err := events.Apply(cmd.Context(), client, events.Overrides{}); err != nil {
 			return err
 		}
 		for _, t := range events.Topics() {
-			cmd.Println(cfg.Prefix + "." + t.Name)
+			cmd.Println(client.TopicName(t.Name))
 		}
 		return nil
 	}

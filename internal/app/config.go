@@ -20,6 +20,8 @@ import (
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
+
+	"github.com/leadingpeers/seckill/internal/gateway/web"
 )
 
 // Config is what a process can be told. Every field has one name in three
@@ -93,7 +95,7 @@ func Flags(fs *pflag.FlagSet, role Role) {
 
 func gatewayFlags(fs *pflag.FlagSet) {
 	fs.String("listen", "127.0.0.1:8080", "`address` of the HTTP API")
-	fs.StringSlice("keys", nil, "API keys as `role:id:secret`, by comma; role is service or admin, a secret has at least 16 characters; prefer SECKILL_KEYS_FILE")
+	fs.StringSlice("keys", nil, "API keys as `role:id:secret`, by comma; role is service or admin, a secret has at least 16 characters; callers send sk_<id>_<secret>; prefer SECKILL_KEYS_FILE")
 	fs.String("id-key", "", "secret of at least 16 characters from which reservation IDs are made; the same on every gateway, never changed during a sale; prefer SECKILL_ID_KEY_FILE")
 	fs.Duration("publish-timeout", 2*time.Second, "how long a buyer waits for Kafka's acknowledgement before the answer is 503")
 	fs.Int("max-in-flight", 4096, "requests served at once; more are answered 503 at once")
@@ -237,20 +239,15 @@ func (c Config) requireSecrets() error {
 	return nil
 }
 
-// apiKey is one entry of the setting keys.
-type apiKey struct {
-	role, id string
-	hash     [sha256.Size]byte // of the secret
-}
-
-func (c Config) apiKeys() ([]apiKey, error) {
-	var keys []apiKey
+// apiKeys are the keys that may call, without their secrets.
+func (c Config) apiKeys() ([]web.Key, error) {
+	var keys []web.Key
 	for i, entry := range c.Keys {
 		part := strings.SplitN(entry, ":", 3)
-		if len(part) != 3 || (part[0] != "service" && part[0] != "admin") || part[1] == "" || len(part[2]) < 16 {
+		if len(part) != 3 || (part[0] != string(web.Service) && part[0] != string(web.Admin)) || len(part[2]) < 16 {
 			return nil, fmt.Errorf("setting keys: entry %d: want role:id:secret with role service or admin and a secret of at least 16 characters", i+1)
 		}
-		keys = append(keys, apiKey{role: part[0], id: part[1], hash: sha256.Sum256([]byte(part[2]))})
+		keys = append(keys, web.Key{Role: web.Role(part[0]), ID: part[1], Hash: sha256.Sum256([]byte(part[2]))})
 	}
 	return keys, nil
 }

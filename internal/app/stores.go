@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
@@ -27,7 +28,7 @@ type Stores struct {
 	Orders    *order.Store
 	Publisher *events.Publisher
 
-	redis redis.UniversalClient
+	Redis redis.UniversalClient
 }
 
 // Open prepares the connections that cfg names; id tells this process's
@@ -55,8 +56,8 @@ func Open(ctx context.Context, cfg Config, id string, reg prometheus.Registerer)
 		Ledger:    stock.NewLedger(db),
 		Catalog:   catalog.NewStore(db),
 		Orders:    order.NewStore(db),
-		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Registerer: reg}),
-		redis:     client,
+		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now, Registerer: reg}),
+		Redis:     client,
 	}, nil
 }
 
@@ -70,5 +71,5 @@ func (s *Stores) Books() ops.Books {
 func (s *Stores) Close(ctx context.Context) error {
 	err := s.Publisher.Close(ctx)
 	s.Cache.Close()
-	return errors.Join(err, s.redis.Close(), s.DB.Close())
+	return errors.Join(err, s.Redis.Close(), s.DB.Close())
 }

@@ -63,11 +63,11 @@ func startCluster(t *testing.T, cfg app.Config, settings ...string) *cluster {
 		t.Fatal(err)
 	}
 	cfg.MySQLConns = 8
-	c := &cluster{cfg: cfg, serviceKey: rand.Text(), adminKey: rand.Text(), bin: bin, procs: map[string]*proc.Process{}, logs: newLogFile(t)}
+	c := &cluster{cfg: cfg, serviceKey: "sk_checkout_" + rand.Text(), adminKey: "sk_operator_" + rand.Text(), bin: bin, procs: map[string]*proc.Process{}, logs: newLogFile(t)}
 	if c.stores, err = app.Open(t.Context(), cfg, "e2e", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := events.Apply(t.Context(), c.stores.Kafka, events.Topics()); err != nil {
+	if err := events.Apply(t.Context(), c.stores.Kafka, events.Overrides{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range os.Environ() {
@@ -77,7 +77,7 @@ func startCluster(t *testing.T, cfg app.Config, settings ...string) *cluster {
 	}
 	c.env = append(c.env,
 		"SECKILL_REDIS="+cfg.Redis, "SECKILL_KAFKA="+cfg.Kafka, "SECKILL_MYSQL="+cfg.MySQL, "SECKILL_PREFIX="+cfg.Prefix,
-		"SECKILL_KEYS=service:checkout:"+c.serviceKey+",admin:operator:"+c.adminKey, "SECKILL_ID_KEY="+rand.Text(),
+		"SECKILL_KEYS=service:checkout:"+secret(c.serviceKey)+",admin:operator:"+secret(c.adminKey), "SECKILL_ID_KEY="+rand.Text(),
 		"SECKILL_ADMIN_LISTEN=127.0.0.1:0", "SECKILL_LISTEN=127.0.0.1:0", "SECKILL_SWEEP_EVERY=2s", "SECKILL_SWEEP_AFTER=10s")
 	c.env = append(c.env, settings...)
 	t.Cleanup(func() {
@@ -308,3 +308,6 @@ func (l *logFile) Write(b []byte) (int, error) {
 	defer l.mu.Unlock()
 	return l.f.Write(b)
 }
+
+// secret is the part of a key that the server is told.
+func secret(key string) string { return key[strings.LastIndex(key, "_")+1:] }

@@ -99,8 +99,8 @@ func (b Books) Accounts(ctx context.Context, products []string) ([]Account, erro
 		if err != nil {
 			return nil, fmt.Errorf("reconcile %s: %w", p, err)
 		}
-		a.Awaiting, a.Paid, a.Cancelled = o.AwaitingUnits, o.PaidUnits, o.CancelledUnits
-		a.Orders = o.Awaiting + o.Paid + o.Cancelled
+		a.Awaiting, a.Paid, a.Cancelled = o.Awaiting.Units, o.Paid.Units, o.Cancelled.Units
+		a.Orders = o.Awaiting.Orders + o.Paid.Orders + o.Cancelled.Orders
 		out = append(out, a)
 	}
 	return out, nil

@@ -1,0 +1,117 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/leadingpeers/seckill/internal/gateway"
+	"github.com/leadingpeers/seckill/internal/settleworker"
+	"github.com/leadingpeers/seckill/internal/stockworker"
+	"github.com/leadingpeers/seckill/pkg/catalog"
+	"github.com/leadingpeers/seckill/pkg/events"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// snapshotAge is how old the catalogue may be that buyers are answered from.
+const snapshotAge = time.Second
+
+// gateway adds the HTTP API to the process.
+func (p *process) gateway(ctx context.Context) error {
+	if err := p.cfg.requireSecrets(); err != nil {
+		return err
+	}
+	keys, err := p.cfg.apiKeys()
+	if err != nil {
+		return err
+	}
+	s := p.stores
+	snapshot := catalog.NewSnapshot(s.Catalog, snapshotAge, time.Now)
+	g, err := gateway.New(gateway.Config{
+		Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders, Publisher: s.Publisher, Snapshot: snapshot, Catalog: s.Catalog,
+		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
+			return stock.Load(ctx, s.Cache, s.Ledger, terms)
+		},
+		Keys: keys, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
+		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
+		Now: time.Now, Log: p.log, Registerer: p.reg,
+	})
+	if err != nil {
+		return err
+	}
+	// MySQL may be away while a sale goes on: buyers need only the snapshot.
+	p.admin.checks[2] = check{"catalogue", func(ctx context.Context) error {
+		_, err := snapshot.Get(ctx)
+		return err
+	}}
+	server := g.Server()
+	addr, failed, err := serve(ctx, p.cfg.Listen, server)
+	if err != nil {
+		return fmt.Errorf("setting listen: %w", err)
+	}
+	p.api = addr.String()
+	p.services = append(p.services, func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+		case err := <-failed:
+			return err
+		}
+		return drain(ctx, server, p.cfg.DrainLimit)
+	})
+	return nil
+}
+
+// drain stops accepting and waits for the requests in flight.
+func drain(ctx context.Context, server *http.Server, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("drain the HTTP API: %w", err), server.Close())
+	}
+	return nil
+}
+
+// stockWorker adds the consumers and the background services that keep the
+// ledger and Redis.
+func (p *process) stockWorker() error {
+	s := p.stores
+	p.consume("deduct", events.Reservations, stockworker.Deduct(s.Cache, s.Ledger))
+	p.consume("rollback", events.Rollbacks, stockworker.Rollback(s.Cache, s.Ledger))
+	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
+		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Log: p.log, Registerer: p.reg,
+	})
+	healer := stockworker.NewHealer(s.Catalog, stockworker.NewShelf(s.Cache, s.Ledger), stockworker.HealerConfig{
+		Every: p.cfg.HealEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, reaper.Run, healer.Run)
+	return nil
+}
+
+// settleWorker adds the consumers and the background services that keep the
+// orders.
+func (p *process) settleWorker() error {
+	s := p.stores
+	p.consume("settle", events.Deductions, settleworker.Settle(s.Catalog, s.Orders))
+	p.consume("payment", events.Payments, settleworker.Payment(s.Orders, s.Ledger))
+	expirer := settleworker.NewExpirer(s.Orders, settleworker.ExpirerConfig{Every: p.cfg.ExpireEvery, Log: p.log, Registerer: p.reg})
+	relay := settleworker.NewRelay(s.Orders, s.Publisher, settleworker.RelayConfig{
+		Every: p.cfg.RelayEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
+	})
+	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
+		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run)
+	return nil
+}
+
+// consume adds a consumer group's member.
+func (p *process) consume(group string, topic events.Topic, handle events.Handler) {
+	consumer := events.NewConsumer(events.ConsumerConfig{
+		ClientConfig: p.stores.Kafka, Group: group, Topic: topic, Now: time.Now,
+		Log: p.log.With(slog.String("group", group)), Registerer: p.reg,
+	}, handle, p.stores.Publisher)
+	p.services = append(p.services, consumer.Run)
+}
