@@ -29,7 +29,7 @@ type Overdue interface {
 // ExpirerConfig says how often and how much is expired. The zero value is good.
 type ExpirerConfig struct {
 	Every      time.Duration         // pause when nothing is due; default 250 ms
-	Batch      int                   // most orders in one transaction; default 200
+	Batch      int                   // most orders in one transaction, to order.MaxBatch; default 200
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_expired_total and the loop's metrics; nil = none
 }
@@ -48,7 +48,7 @@ type Expirer struct {
 func NewExpirer(orders Overdue, cfg ExpirerConfig) *Expirer {
 	x := &Expirer{
 		orders: orders,
-		batch:  cmp.Or(cfg.Batch, 200),
+		batch:  min(cmp.Or(cfg.Batch, 200), order.MaxBatch),
 		loop: loop.New(loop.Config{
 			Name: "expirer", Every: cmp.Or(cfg.Every, 250*time.Millisecond), Log: cfg.Log, Registerer: cfg.Registerer,
 		}),
@@ -62,30 +62,34 @@ func NewExpirer(orders Overdue, cfg ExpirerConfig) *Expirer {
 }
 
 // Run expires orders until ctx ends, and then returns nil.
-func (x *Expirer) Run(ctx context.Context) error {
-	return x.loop.Run(ctx, func(ctx context.Context) (bool, error) {
-		n, err := x.orders.Expire(ctx, x.batch, announce)
-		x.expired.Add(float64(n))
-		if err != nil {
-			return false, fmt.Errorf("expire orders: %w", err)
-		}
-		return n >= x.batch, nil
-	})
+func (x *Expirer) Run(ctx context.Context) error { return x.loop.Run(ctx, x.Step) }
+
+// Step expires one batch and reports whether it was a full one. Run calls it;
+// by itself it is for tests and for operators.
+func (x *Expirer) Step(ctx context.Context) (more bool, err error) {
+	n, err := x.orders.Expire(ctx, x.batch, announce)
+	x.expired.Add(float64(n))
+	if err != nil {
+		return false, fmt.Errorf("expire up to %d orders: %w", x.batch, err)
+	}
+	return n >= x.batch, nil
 }
 
 // Outbox hands out messages that wait for their publication and deletes them
 // when publish has returned nil. *order.Store is one.
 type Outbox interface {
 	Relay(ctx context.Context, limit int, publish func(context.Context, []order.Message) error) (n int, err error)
-	OutboxAge(ctx context.Context) (pending int64, oldest time.Duration, err error)
+	OutboxAge(ctx context.Context) (pending int64, oldest time.Time, err error)
 }
 
-// RelayConfig says how often and how much is relayed. The zero value is good.
+// RelayConfig says how often and how much is relayed. The zero value is good,
+// but for Now.
 type RelayConfig struct {
 	Every      time.Duration         // pause when the outbox is empty; default 100 ms
-	Batch      int                   // most messages in one transaction; default 200
+	Batch      int                   // most messages in one transaction, to order.MaxBatch; default 200
 	Timeout    time.Duration         // longest that one transaction waits for Kafka with its rows locked; default 10 s
 	AgeEvery   time.Duration         // how often the outbox is measured; default 5 s
+	Now        func() time.Time      // clock for the age of the oldest message; required
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_relayed_total, seckill_outbox_* and the loops' metrics; nil = none
 }
@@ -106,7 +110,7 @@ type Relay struct {
 
 // NewRelay returns a Relay that is not running yet.
 func NewRelay(outbox Outbox, publisher Publisher, cfg RelayConfig) *Relay {
-	cfg.Batch = cmp.Or(cfg.Batch, 200)
+	cfg.Batch = min(cmp.Or(cfg.Batch, 200), order.MaxBatch)
 	labels := prometheus.Labels{"store": "orders"}
 	r := &Relay{
 		outbox: outbox, publisher: publisher, cfg: cfg,
@@ -136,10 +140,12 @@ func NewRelay(outbox Outbox, publisher Publisher, cfg RelayConfig) *Relay {
 func (r *Relay) Run(ctx context.Context) error {
 	measured := make(chan error, 1)
 	go func() { measured <- r.measure.Run(ctx, r.age) }()
-	return errors.Join(r.relay.Run(ctx, r.step), <-measured)
+	return errors.Join(r.relay.Run(ctx, r.Step), <-measured)
 }
 
-func (r *Relay) step(ctx context.Context) (bool, error) {
+// Step relays one batch and reports whether it was a full one. Run calls it; by
+// itself it is for tests and for operators.
+func (r *Relay) Step(ctx context.Context) (more bool, err error) {
 	n, err := r.outbox.Relay(ctx, r.cfg.Batch, func(ctx context.Context, waiting []order.Message) error {
 		evs := make([]events.Event, len(waiting))
 		for i, m := range waiting {
@@ -153,7 +159,7 @@ func (r *Relay) step(ctx context.Context) (bool, error) {
 		return r.publisher.Publish(ctx, evs...)
 	})
 	if err != nil {
-		return false, fmt.Errorf("relay the outbox: %w", err)
+		return false, fmt.Errorf("relay up to %d messages: %w", r.cfg.Batch, err)
 	}
 	r.relayed.Add(float64(n))
 	return n >= r.cfg.Batch, nil
@@ -165,7 +171,10 @@ func (r *Relay) age(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("measure the outbox: %w", err)
 	}
 	r.pending.Set(float64(pending))
-	r.oldest.Set(oldest.Seconds())
+	r.oldest.Set(0)
+	if pending > 0 {
+		r.oldest.Set(r.cfg.Now().Sub(oldest).Seconds())
+	}
 	return false, nil
 }
 
@@ -180,7 +189,7 @@ type Stuck interface {
 type SweeperConfig struct {
 	Every      time.Duration         // pause between two rounds; default 1 min
 	OlderThan  time.Duration         // how long a reservation may stand still before its event is published again; default 60 s
-	Limit      int                   // most reservations of each kind in one round; default 1000
+	Limit      int                   // most reservations of each kind in one round, to order.MaxBatch; default that
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_swept_total and the loop's metrics; nil = none
 }
@@ -201,7 +210,7 @@ type Sweeper struct {
 // NewSweeper returns a Sweeper that is not running yet.
 func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
 	cfg.OlderThan = cmp.Or(cfg.OlderThan, time.Minute)
-	cfg.Limit = cmp.Or(cfg.Limit, 1000)
+	cfg.Limit = cmp.Or(cfg.Limit, order.MaxBatch)
 	s := &Sweeper{
 		orders: orders, publisher: publisher, cfg: cfg,
 		loop: loop.New(loop.Config{
@@ -217,17 +226,20 @@ func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
 }
 
 // Run sweeps until ctx ends, and then returns nil.
-func (s *Sweeper) Run(ctx context.Context) error {
-	return s.loop.Run(ctx, func(ctx context.Context) (bool, error) {
-		return false, errors.Join(
-			s.again(ctx, "unsettled", events.StockDeducted, s.orders.Unsettled),
-			s.again(ctx, "unreturned", events.StockRollback, s.orders.Unreturned),
-		)
-	})
+func (s *Sweeper) Run(ctx context.Context) error { return s.loop.Run(ctx, s.Step) }
+
+// Step sweeps once; it never has more to do. Run calls it; by itself it is for
+// tests and for operators.
+func (s *Sweeper) Step(ctx context.Context) (more bool, err error) {
+	return false, errors.Join(
+		s.again(ctx, "unsettled", s.orders.Unsettled),
+		s.again(ctx, "unreturned", s.orders.Unreturned),
+	)
 }
 
-// again publishes the event of each reservation that find returns.
-func (s *Sweeper) again(ctx context.Context, kind string, t events.Type, find func(context.Context, time.Duration, int) ([]order.Order, error)) error {
+// again publishes the event of each reservation that find returns: the rollback
+// of a cancelled order, the deduction of an order that is not there.
+func (s *Sweeper) again(ctx context.Context, kind string, find func(context.Context, time.Duration, int) ([]order.Order, error)) error {
 	stuck, err := find(ctx, s.cfg.OlderThan, s.cfg.Limit)
 	if err != nil {
 		return fmt.Errorf("find %s reservations: %w", kind, err)
@@ -237,15 +249,18 @@ func (s *Sweeper) again(ctx context.Context, kind string, t events.Type, find fu
 	}
 	evs := make([]events.Event, len(stuck))
 	for i, o := range stuck {
+		if o.State == order.Cancelled {
+			evs[i] = back(o)
+			continue
+		}
 		evs[i] = events.Event{
-			Type:          t,
-			Time:          o.UpdatedAt,
+			Type:          events.StockDeducted,
+			Time:          o.CreatedAt,
 			ReservationID: o.ReservationID,
 			ActivityID:    o.ActivityID,
 			ProductID:     o.ProductID,
 			UserID:        o.UserID,
 			Quantity:      o.Quantity,
-			Reason:        o.Reason,
 		}
 	}
 	if err := s.publisher.Publish(ctx, evs...); err != nil {

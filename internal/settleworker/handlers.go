@@ -9,6 +9,7 @@ package settleworker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -31,9 +32,6 @@ type Placer interface {
 	Place(ctx context.Context, orders []order.Order) ([]order.Order, error)
 }
 
-// maxOrders is how many orders one statement places.
-const maxOrders = 500
-
 // Settle returns the handler of the topic deductions. It places an order for
 // each deduction, at the catalogue's price, and answers the event of the state
 // in which the order stands: OrderCreated for a new one.
@@ -47,29 +45,39 @@ const maxOrders = 500
 // A fault is worth repeating, and repeating is harmless. An error that is
 // events.Permanent comes from a record that no repetition can cure: not a
 // stock.deducted, an impossible identity, a product that the catalogue does not
-// have, or an amount beyond counting. Nothing has changed for the whole batch.
+// have, or an amount or a time to pay that no order can have. Nothing has
+// changed for it.
 func Settle(catalogue Pricer, orders Placer) events.Handler {
 	return func(ctx context.Context, batch []events.Event) ([]events.Event, error) {
-		wanted, err := price(ctx, catalogue, batch)
-		if err != nil {
-			return nil, err
-		}
-		traces := make(map[string]string, len(batch))
-		for _, e := range batch {
-			traces[e.ReservationID] = e.TraceParent
-		}
 		next := make([]events.Event, 0, len(batch))
-		for some := range slices.Chunk(wanted, maxOrders) {
-			placed, err := orders.Place(ctx, some)
+		for some := range slices.Chunk(batch, order.MaxBatch) {
+			told, err := settle(ctx, catalogue, orders, some)
+			next = append(next, told...)
 			if err != nil {
-				return next, fmt.Errorf("place %d orders: %w", len(some), err)
-			}
-			for _, o := range placed {
-				next = append(next, fact(o, traces[o.ReservationID]))
+				return next, err
 			}
 		}
 		return next, nil
 	}
+}
+
+func settle(ctx context.Context, catalogue Pricer, orders Placer, batch []events.Event) ([]events.Event, error) {
+	wanted, err := price(ctx, catalogue, batch)
+	if err != nil {
+		return nil, err
+	}
+	placed, err := orders.Place(ctx, wanted)
+	if errors.Is(err, order.ErrInvalid) {
+		return nil, events.Permanent(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("settle %d reservations: %w", len(batch), err)
+	}
+	next := make([]events.Event, len(placed))
+	for i, o := range placed {
+		next[i] = fact(o, batch[i].TraceParent)
+	}
+	return next, nil
 }
 
 // price makes the orders of a batch of deductions.
@@ -150,9 +158,14 @@ func fact(o order.Order, trace string) events.Event {
 }
 
 // announce is what the outbox carries when an order is cancelled: the fact, and
-// the order to give its units back.
+// the event that gives its units back.
 func announce(o order.Order) []order.Message {
-	back := events.Event{
+	return []order.Message{message(fact(o, "")), message(back(o))}
+}
+
+// back is the event that gives the units of a cancelled order back.
+func back(o order.Order) events.Event {
+	return events.Event{
 		Type:          events.StockRollback,
 		Time:          o.UpdatedAt,
 		ReservationID: o.ReservationID,
@@ -162,7 +175,6 @@ func announce(o order.Order) []order.Message {
 		Quantity:      o.Quantity,
 		Reason:        o.Reason,
 	}
-	return []order.Message{message(fact(o, "")), message(back)}
 }
 
 // message encodes an event for the outbox. An order of the database that is not

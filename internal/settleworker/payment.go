@@ -46,9 +46,9 @@ const paymentsInParallel = 8
 // is worth repeating, and repeating is harmless: the same payment gets the same
 // answer. So is a payment for an order that is not written yet though its units
 // are deducted. An error that is events.Permanent comes from a record that no
-// repetition can cure: another type of event, an impossible identity, an amount
-// that is not the order's, a payment reference that belongs to another order,
-// or a reservation that never became an order. Nothing has changed for it; the
+// repetition can cure: another type of event, an impossible identity or payment
+// reference, an amount that is not the order's, a reference that belongs to
+// another order, or a reservation that never became an order. Nothing has changed for it; the
 // money needs a human.
 func Payment(orders Closer, ledger Finder) events.Handler {
 	return func(ctx context.Context, batch []events.Event) ([]events.Event, error) {
@@ -127,7 +127,7 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (eve
 func unpaid(ctx context.Context, ledger Finder, e events.Event, cause error) error {
 	err := fmt.Errorf("%s of %s, payment %.64q: %w", e.Type, e.ReservationID, e.PaymentRef, cause)
 	switch {
-	case errors.Is(cause, order.ErrAmount), errors.Is(cause, order.ErrRefUsed):
+	case errors.Is(cause, order.ErrAmount), errors.Is(cause, order.ErrRefUsed), errors.Is(cause, order.ErrInvalid):
 		return events.Permanent(err)
 	case !errors.Is(cause, order.ErrNotFound):
 		return err

@@ -218,8 +218,13 @@ func TestHealer(t *testing.T) {
 			{2 * time.Second, func(w world) { w.loaded["p"] = false }, []string{"load p true"}, "DEL or eviction of one product"},
 		}},
 		{"another copy loads", catalog.Online, nil, []act{
-			{0, func(w world) { w.lost = true }, []string{"load p true"}, "Load answers false"},
-			{time.Second, nothing, []string{"configure p true", "heal p 10m1s"}, "the other copy may have died between loading and healing"},
+			{0, func(w world) { w.lost = true }, []string{"load p true"}, "Load finds it there, and has healed it all the same"},
+			{time.Second, nothing, []string{"configure p true"}, "the other copy may have known other terms"},
+		}},
+		{"another copy has loaded", catalog.Paused, nil, []act{
+			{0, nothing, nil, "paused, so not loaded"},
+			{time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = true }, []string{"configure p true", "heal p 10m1s"},
+				"it is there all at once: the other copy may have died between loading and healing"},
 		}},
 		{"short absence", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},

@@ -71,7 +71,8 @@ func Deduct(cache Applier, ledger Deductor) events.Handler {
 
 // decision is the event of what the ledger holds about a reservation: identity
 // and units are the ledger's, the activity and the trace come from the event
-// that caused it, because the ledger does not keep them.
+// that caused it, because the ledger does not keep them. It happens now: the
+// Publisher puts the time in.
 func decision(row stock.Reservation, cause events.Event) events.Event {
 	kind := events.StockRollback
 	if row.State == stock.Deducted {
@@ -79,7 +80,6 @@ func decision(row stock.Reservation, cause events.Event) events.Event {
 	}
 	return events.Event{
 		Type:          kind,
-		Time:          row.At,
 		TraceParent:   cause.TraceParent,
 		ReservationID: row.ID,
 		ActivityID:    cause.ActivityID,

@@ -24,7 +24,7 @@ type Shelf interface {
 	Loaded(ctx context.Context, productIDs []string) (map[string]bool, error)
 	// Configure sets what a product in Redis is sold under.
 	Configure(ctx context.Context, terms stock.Terms) error
-	// Load puts a product into Redis from the ledger and heals it; false: it was there.
+	// Load puts a product into Redis from the ledger, unless it is there, and heals it.
 	Load(ctx context.Context, terms stock.Terms) (loaded bool, err error)
 	// Heal applies the rows that the ledger changed within the duration; 0 = all rows.
 	Heal(ctx context.Context, productID string, within time.Duration) (stock.Applied, error)
@@ -123,18 +123,18 @@ func NewHealer(catalogue Catalogue, shelf Shelf, cfg HealerConfig) *Healer {
 }
 
 // Run heals until ctx ends, and then returns nil.
-func (h *Healer) Run(ctx context.Context) error {
-	return h.loop.Run(ctx, func(ctx context.Context) (bool, error) { return false, h.round(ctx) })
-}
+func (h *Healer) Run(ctx context.Context) error { return h.loop.Run(ctx, h.Step) }
 
-func (h *Healer) round(ctx context.Context) error {
+// Step goes once over all products; it never has more to do. Run calls it; by
+// itself it is for tests and for operators. It must not run beside itself.
+func (h *Healer) Step(ctx context.Context) (more bool, err error) {
 	// Before MySQL is asked: an outage of one must not hide the other's restart.
 	if err := h.watch(ctx); err != nil {
-		return err
+		return false, err
 	}
 	listings, err := h.catalogue.OnSale(ctx)
 	if err != nil {
-		return fmt.Errorf("list what is on sale: %w", err)
+		return false, fmt.Errorf("list what is on sale: %w", err)
 	}
 	wares := h.remember(listings)
 	ids := make([]string, len(wares))
@@ -143,7 +143,7 @@ func (h *Healer) round(ctx context.Context) error {
 	}
 	loaded, err := h.shelf.Loaded(ctx, ids)
 	if err != nil {
-		return fmt.Errorf("look for %d products in Redis: %w", len(ids), err)
+		return false, fmt.Errorf("look for %d products in Redis: %w", len(ids), err)
 	}
 	all := h.cfg.Now().Sub(h.configured) >= h.cfg.ConfigureEvery
 	errs := make([]error, len(wares))
@@ -151,7 +151,7 @@ func (h *Healer) round(ctx context.Context) error {
 	if all {
 		h.configured = h.cfg.Now()
 	}
-	return firstOf(errs)
+	return false, firstOf(errs)
 }
 
 // watch asks Redis who it is, and puts every product in doubt when it is
@@ -229,7 +229,7 @@ func (h *Healer) tend(ctx context.Context, w ware, loaded, configure bool) error
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
 	if !loaded {
-		// Should another copy load it now, only what changes around now is in doubt.
+		// Should another copy load it, only what changes around now is in doubt.
 		*w.memory = memory{since: h.seen.Add(-h.cfg.Margin)}
 		if !w.online {
 			return nil
@@ -257,10 +257,11 @@ func (h *Healer) load(ctx context.Context, w ware) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", w.terms.ProductID, err)
 	}
-	if loaded {
+	w.memory.whole = true
+	if loaded { // else another copy was faster, perhaps under other terms
+		w.memory.terms = w.terms
 		h.loaded.Inc()
 		h.cfg.Log.Info("loaded a product into Redis", "product", w.terms.ProductID, "on_sale", w.terms.OnSale)
-		*w.memory = memory{whole: true, terms: w.terms}
 	}
 	return nil
 }

@@ -80,8 +80,10 @@ func inLedger(ctx context.Context, parts []*part, do change) error {
 // fault tells what no repetition can cure from what may pass.
 func fault(productID string, err error) error {
 	err = fmt.Errorf("product %s: %w", productID, err)
-	if errors.Is(err, stock.ErrNotFound) || errors.Is(err, stock.ErrNotCancelled) {
-		return events.Permanent(err)
+	for _, permanent := range []error{stock.ErrNotFound, stock.ErrNotCancelled, stock.ErrInvalid} {
+		if errors.Is(err, permanent) {
+			return events.Permanent(err)
+		}
 	}
 	return err
 }

@@ -72,16 +72,15 @@ func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg Rea
 }
 
 // Run reaps until ctx ends, and then returns nil.
-func (r *Reaper) Run(ctx context.Context) error {
-	return r.loop.Run(ctx, func(ctx context.Context) (bool, error) { return false, r.round(ctx) })
-}
+func (r *Reaper) Run(ctx context.Context) error { return r.loop.Run(ctx, r.Step) }
 
-// round goes once over all products. One that cannot be reaped does not keep
-// the others from it.
-func (r *Reaper) round(ctx context.Context) error {
+// Step goes once over all products; it never has more to do. A product that
+// cannot be reaped does not keep the others from it. Run calls it; by itself it
+// is for tests and for operators.
+func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
 	listings, err := r.catalogue.OnSale(ctx)
 	if err != nil {
-		return fmt.Errorf("list what is on sale: %w", err)
+		return false, fmt.Errorf("list what is on sale: %w", err)
 	}
 	var products []catalog.Product
 	for _, l := range listings {
@@ -89,7 +88,7 @@ func (r *Reaper) round(ctx context.Context) error {
 	}
 	errs := make([]error, len(products))
 	each(len(products), func(i int) { errs[i] = r.reap(ctx, products[i]) })
-	return firstOf(errs)
+	return false, firstOf(errs)
 }
 
 func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
