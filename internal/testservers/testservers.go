@@ -105,9 +105,10 @@ func named(t testing.TB, variable string) string {
 // One is enough: a test may have stopped another broker on purpose.
 func reachable(t testing.TB, variable string, addrs ...string) {
 	t.Helper()
+	dialer := net.Dialer{Timeout: patience}
 	var last error
 	for _, addr := range addrs {
-		conn, err := net.DialTimeout("tcp", addr, patience)
+		conn, err := dialer.DialContext(t.Context(), "tcp", addr)
 		if err == nil {
 			_ = conn.Close()
 			return

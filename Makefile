@@ -1,0 +1,51 @@
+# `make` lists the targets: the comments after ## are its help.
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test test-fast lint vet build generate up down bench-smoke
+
+SERVERS := deploy/local/servers
+# Pinned in a module of their own, so that no user of our packages gets them.
+TOOL    := go tool -modfile=tools/go.mod
+GOTEST  := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -count=1 -timeout 15m
+# The end-to-end tests run built binaries and have the machine to themselves.
+UNITS    = $$(go list ./... | grep -v /internal/e2e)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## sell out a flash sale on embedded stand-ins, kill workers, show that the books balance
+	go run ./cmd/seckill demo
+
+dev: ## run the whole stack on embedded stand-ins and keep it up
+	go run ./cmd/seckill dev
+
+test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
+	eval "$$($(SERVERS) env)" && $(GOTEST) -race $(UNITS) && $(GOTEST) ./internal/e2e/...
+
+test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
+	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
+
+lint: ## check Go with golangci-lint and the scripts with bash and, where it is installed, shellcheck
+	$(TOOL) golangci-lint run ./...
+	@for script in $$(git grep -lI '^#!/usr/bin/env bash'); do \
+		bash -n $$script || exit 1; \
+		if command -v shellcheck >/dev/null; then shellcheck $$script || exit 1; fi; \
+	done
+
+vet: ## run go vet
+	go vet ./...
+
+build: ## build the binaries into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+generate: ## rewrite the generated files
+	go generate ./...
+
+up: ## start real servers on loopback: Redis 16379, MariaDB 13306, Kafka 19092
+	$(SERVERS) up
+
+down: ## stop them; their data stays
+	$(SERVERS) down
+
+bench-smoke: up ## measure the engine and the ledger against the usual way, on real servers
+	eval "$$($(SERVERS) env)" && go run ./cmd/seckill migrate && \
+		go run ./cmd/seckill bench --redis "$$SECKILL_REDIS" --mysql "$$SECKILL_MYSQL" engine settle
