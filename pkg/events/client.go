@@ -1,0 +1,140 @@
+package events
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl"
+)
+
+// ErrBusy is returned when as many events wait as may. Nothing was written.
+var ErrBusy = errors.New("too many events wait to be published")
+
+// ErrClosed is returned after Close. Nothing was written, unless the call had
+// begun before Close and ran out of its time.
+var ErrClosed = errors.New("publisher is closed")
+
+// PermanentError marks a fault that no retry can cure. A [Consumer] finds the
+// record that has it and puts that record among the dead letters.
+type PermanentError struct {
+	Err error // never nil
+}
+
+// Permanent marks err as one that no retry can cure; nil stays nil. An outage
+// is never permanent.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &PermanentError{Err: err}
+}
+
+// Error returns the text of the fault.
+func (e *PermanentError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the fault itself.
+func (e *PermanentError) Unwrap() error { return e.Err }
+
+func isPermanent(err error) bool {
+	var permanent *PermanentError
+	return errors.As(err, &permanent)
+}
+
+// ClientConfig says how to reach Kafka and what names begin with.
+type ClientConfig struct {
+	Brokers  []string       // host:port of some brokers; the others are learned from them. Required
+	Prefix   string         // before every topic and group, with a dot; default "seckill"
+	ClientID string         // shown in the brokers' logs and quotas; default Prefix
+	TLS      *tls.Config    // nil = no TLS
+	SASL     sasl.Mechanism // nil = no authentication
+}
+
+func (c ClientConfig) withDefaults() ClientConfig {
+	if c.Prefix == "" {
+		c.Prefix = "seckill"
+	}
+	if c.ClientID == "" {
+		c.ClientID = c.Prefix
+	}
+	return c
+}
+
+// TopicName returns the full name of a topic, for example
+// "seckill.reservations".
+func (c ClientConfig) TopicName(t Topic) string { return c.withDefaults().Prefix + "." + string(t) }
+
+// GroupName returns the full name of a consumer group, for example
+// "seckill.deduct".
+func (c ClientConfig) GroupName(group string) string { return c.withDefaults().Prefix + "." + group }
+
+// DeadLetterTopic returns the topic that keeps the dead letters of a group.
+func DeadLetterTopic(group string) Topic { return Topic(group + ".dlq") }
+
+const dialTimeout = 3 * time.Second
+
+// dialer and transport carry the same credentials: readers and groups use the
+// one, everything else the other.
+func (c ClientConfig) dialer() *kafka.Dialer {
+	return &kafka.Dialer{ClientID: c.ClientID, Timeout: dialTimeout, DualStack: true, TLS: c.TLS, SASLMechanism: c.SASL}
+}
+
+// transport has to be closed by its owner with CloseIdleConnections, or its
+// goroutines stay. MetadataTTL bounds how long a moved leader goes unnoticed:
+// with kafka-go's default of 6 s writes stalled for up to 3.4 s.
+func (c ClientConfig) transport() *kafka.Transport {
+	return &kafka.Transport{ClientID: c.ClientID, DialTimeout: dialTimeout, IdleTimeout: 5 * time.Minute,
+		MetadataTTL: time.Second, TLS: c.TLS, SASL: c.SASL}
+}
+
+func (c ClientConfig) addr() net.Addr { return kafka.TCP(c.Brokers...) }
+
+// withClient runs f with a client of its own, so that what it learns about the
+// cluster is fresh.
+func (c ClientConfig) withClient(f func(*kafka.Client) error) error {
+	transport := c.transport()
+	defer transport.CloseIdleConnections()
+	return f(&kafka.Client{Addr: c.addr(), Timeout: 10 * time.Second, Transport: transport})
+}
+
+// partitions lists the partitions of a topic, by its full name. The error is
+// kafka.UnknownTopicOrPartition when there is no such topic; it is not created.
+func partitions(ctx context.Context, client *kafka.Client, topic string) ([]kafka.Partition, error) {
+	meta, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return nil, fmt.Errorf("look up topic %s: %w", topic, err)
+	}
+	if err := meta.Topics[0].Error; err != nil {
+		return nil, fmt.Errorf("look up topic %s: %w", topic, err)
+	}
+	return meta.Topics[0].Partitions, nil
+}
+
+// bounds are the ends of a partition's log: the first record still there and
+// the offset that the next one will get.
+type bounds struct{ start, end int64 }
+
+// logBounds returns the bounds of the given partitions of a topic. It asks for
+// one partition after another: kafka-go sends a request for each, and opens a
+// connection for each that is under way.
+func logBounds(ctx context.Context, client *kafka.Client, topic string, ids ...int) (map[int]bounds, error) {
+	out := map[int]bounds{}
+	for _, id := range ids {
+		resp, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
+			topic: {kafka.FirstOffsetOf(id), kafka.LastOffsetOf(id)},
+		}})
+		if err == nil {
+			err = resp.Topics[topic][0].Error
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list offsets of %s/%d: %w", topic, id, err)
+		}
+		got := resp.Topics[topic][0]
+		out[id] = bounds{start: got.FirstOffset, end: got.LastOffset}
+	}
+	return out, nil
+}

@@ -1,0 +1,97 @@
+package events
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// Headers that a dead letter has beside those of the record it was.
+const (
+	HeaderOriginTopic     = "x-seckill-origin-topic"
+	HeaderOriginPartition = "x-seckill-origin-partition"
+	HeaderOriginOffset    = "x-seckill-origin-offset"
+	HeaderGroup           = "x-seckill-group"         // that could not handle it
+	HeaderAttempt         = "x-seckill-attempt"       // calls of the handler that had it; 0 when it could not be decoded
+	HeaderError           = "x-seckill-error"         // at most 1 KiB
+	HeaderErrorClass      = "x-seckill-error-class"   // undecodable or permanent
+	HeaderFailedAt        = "x-seckill-failed-at"     // RFC 3339
+	HeaderRedriveCount    = "x-seckill-redrive-count" // how often it was sent back to its topic
+	HeaderTruncated       = "x-seckill-truncated"     // only when key, value and headers were too large to keep
+)
+
+// letter is a record that no retry can cure.
+type letter struct {
+	msg      kafka.Message
+	class    string
+	err      error
+	attempts int
+}
+
+// bury publishes dead letters and returns when they are acknowledged. An error
+// means that the ownership has ended before.
+func (p *partition) bury(live, work context.Context, letters ...letter) error {
+	for _, l := range letters {
+		full := p.deadLetter(l)
+		err := p.buryRecord(live, work, full)
+		if isPermanent(err) {
+			// Too large for the broker with our headers. The headers alone
+			// still say where the record is, for as long as its topic keeps it.
+			stub := record{topic: full.topic, time: full.time, headers: append(p.ownHeaders(l), header(HeaderTruncated, "true"))}
+			err = p.buryRecord(live, work, stub)
+		}
+		if err != nil {
+			return err
+		}
+		p.metrics.deadLetters.WithLabelValues(l.class).Inc()
+		p.metrics.messages.WithLabelValues("dead").Inc()
+		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err)
+	}
+	return nil
+}
+
+func (p *partition) buryRecord(live, work context.Context, r record) error {
+	return p.retry(live, "bury", p.id, func() error {
+		ctx, cancel := context.WithTimeout(work, publishTimeout)
+		defer cancel()
+		return p.publisher.publish(ctx, []record{r})
+	})
+}
+
+// deadLetter keeps what the record was and adds what became of it.
+func (p *partition) deadLetter(l letter) record {
+	headers := slices.DeleteFunc(slices.Clone(l.msg.Headers), func(h kafka.Header) bool { return strings.HasPrefix(h.Key, "x-seckill-") })
+	return record{
+		topic: p.cfg.TopicName(DeadLetterTopic(p.cfg.Group)),
+		key:   l.msg.Key, value: l.msg.Value, time: l.msg.Time,
+		headers: append(headers, p.ownHeaders(l)...),
+	}
+}
+
+func (p *partition) ownHeaders(l letter) []kafka.Header {
+	redriven := "0"
+	for _, h := range l.msg.Headers {
+		if h.Key == HeaderRedriveCount {
+			redriven = string(h.Value)
+		}
+	}
+	text := l.err.Error()
+	text = strings.ToValidUTF8(text[:min(len(text), 1024)], "")
+	return []kafka.Header{
+		header(HeaderOriginTopic, p.topic),
+		header(HeaderOriginPartition, strconv.Itoa(p.id)),
+		header(HeaderOriginOffset, strconv.FormatInt(l.msg.Offset, 10)),
+		header(HeaderGroup, p.group),
+		header(HeaderAttempt, strconv.Itoa(l.attempts)),
+		header(HeaderError, text),
+		header(HeaderErrorClass, l.class),
+		header(HeaderFailedAt, p.cfg.Now().UTC().Format(time.RFC3339Nano)),
+		header(HeaderRedriveCount, redriven),
+	}
+}
+
+func header(key, value string) kafka.Header { return kafka.Header{Key: key, Value: []byte(value)} }

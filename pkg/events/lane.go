@@ -1,0 +1,259 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/segmentio/kafka-go/protocol/metadata"
+	"github.com/segmentio/kafka-go/protocol/produce"
+)
+
+// errUnanswered stands for a request whose answer has not come.
+var errUnanswered = errors.New("no acknowledgement yet")
+
+// call is one attempt of one Publish call, over one or several lanes.
+type call struct {
+	left      atomic.Int64 // items without an outcome
+	done      chan struct{}
+	abandoned atomic.Bool // nobody waits any more
+}
+
+// item is one record of a call. err may be read after the call is done.
+type item struct {
+	record    record
+	partition int32
+	call      *call
+	err       error
+}
+
+// lane is what waits for one broker. It has a goroutine only while there is
+// something to send, so it needs no closing.
+type lane struct {
+	mu    sync.Mutex
+	queue []*item
+	busy  int // workers at it
+}
+
+// enqueue puts items into the broker's lane and sees to it that they are sent.
+func (p *Publisher) enqueue(broker int32, items []*item) {
+	p.mu.Lock()
+	l := p.lanes[broker]
+	if l == nil {
+		l = &lane{}
+		p.lanes[broker] = l
+	}
+	p.mu.Unlock()
+
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue = append(l.queue, items...)
+	if l.busy < p.cfg.Workers {
+		l.busy++
+		go p.work(l)
+	}
+}
+
+// work sends what is in the lane, until nothing is.
+func (p *Publisher) work(l *lane) {
+	for {
+		batch := p.take(l)
+		if len(batch) == 0 {
+			return
+		}
+		p.metrics.batch.Observe(float64(len(batch)))
+		p.send(batch)
+	}
+}
+
+// take removes what fits into one request. When it returns nothing the worker
+// is signed off.
+func (p *Publisher) take(l *lane) []*item {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var batch []*item
+	n, bytes := 0, 0
+	for _, it := range l.queue {
+		bytes += it.record.size()
+		if len(batch) == p.cfg.MaxBatch || (len(batch) > 0 && bytes > maxRequestBytes) {
+			break
+		}
+		n++
+		if it.call.abandoned.Load() {
+			p.finish([]*item{it}, errUnanswered)
+			continue
+		}
+		batch = append(batch, it)
+	}
+	l.queue = slices.Delete(l.queue, 0, n)
+	if len(batch) == 0 {
+		l.busy--
+	}
+	return batch
+}
+
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+// send makes one produce request of items and gives each its outcome.
+func (p *Publisher) send(items []*item) {
+	// The request outlives the callers that give up: its outcome is the others'.
+	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.RequestTimeout+time.Second)
+	defer cancel()
+	parts := map[topicPartition][]*item{}
+	for _, it := range items {
+		key := topicPartition{it.record.topic, it.partition}
+		parts[key] = append(parts[key], it)
+	}
+	answer, err := p.transport.RoundTrip(ctx, p.addr, p.request(parts))
+	if err != nil {
+		p.finish(items, err)
+		return
+	}
+	for _, t := range answer.(*produce.Response).Topics {
+		for _, part := range t.Partitions {
+			key := topicPartition{t.Topic, part.Partition}
+			p.settle(parts[key], kafka.Error(part.ErrorCode))
+			delete(parts, key)
+		}
+	}
+	for _, rest := range parts {
+		p.finish(rest, errUnanswered)
+	}
+}
+
+// request carries all partitions in one message. kafka.Client.Produce takes
+// one partition a call, which costs the broker more than twice as much.
+func (p *Publisher) request(parts map[topicPartition][]*item) *produce.Request {
+	compression := max(p.cfg.Compression, 0)
+	topics := map[string][]produce.RequestPartition{}
+	for key, items := range parts {
+		records := make([]kafka.Record, len(items))
+		for i, it := range items {
+			records[i] = kafka.Record{Time: it.record.time, Headers: it.record.headers,
+				Key: kafka.NewBytes(it.record.key), Value: kafka.NewBytes(it.record.value)}
+		}
+		topics[key.topic] = append(topics[key.topic], produce.RequestPartition{
+			Partition: key.partition,
+			RecordSet: protocol.RecordSet{Attributes: protocol.Attributes(compression), Records: kafka.NewRecordReader(records...)},
+		})
+	}
+	req := &produce.Request{Acks: int16(kafka.RequireAll), Timeout: int32(p.cfg.RequestTimeout.Milliseconds())}
+	for topic, partitions := range topics {
+		req.Topics = append(req.Topics, produce.RequestTopic{Topic: topic, Partitions: partitions})
+	}
+	return req
+}
+
+// settle gives the items of one partition the broker's answer.
+func (p *Publisher) settle(items []*item, code kafka.Error) {
+	switch {
+	case code == 0:
+		if len(items) > 0 {
+			p.metrics.messages.WithLabelValues(items[0].record.topic, "ok").Add(float64(len(items)))
+		}
+		p.finish(items, nil)
+		return
+	case refusesContent(code) && len(items) > 1:
+		// A broker refuses a batch as a whole. Halving finds the event it means.
+		p.send(items[:len(items)/2])
+		p.send(items[len(items)/2:])
+		return
+	case code == kafka.NotLeaderForPartition || code == kafka.FencedLeaderEpoch || code == kafka.UnknownLeaderEpoch:
+		p.refresh()
+	}
+	p.finish(items, code)
+}
+
+// finish gives items their outcome and wakes the callers that have all theirs.
+func (p *Publisher) finish(items []*item, err error) {
+	p.waiting.Add(-int64(len(items)))
+	for _, it := range items {
+		it.err = err
+		if it.call.left.Add(-1) == 0 {
+			close(it.call.done)
+		}
+	}
+}
+
+// refresh drops the connections and with them the picture of the cluster that
+// a broker has just proved wrong; the transport has no other way to be told.
+// Requests under way still end well on theirs.
+func (p *Publisher) refresh() {
+	now, last := p.cfg.Now().UnixMilli(), p.fresh.Load()
+	if now-last > 250 && p.fresh.CompareAndSwap(last, now) { // once for all callers that stumbled
+		p.transport.CloseIdleConnections()
+	}
+}
+
+// topicLayout is what routing needs to know of a topic.
+type topicLayout struct {
+	err        error
+	partitions []metadata.ResponsePartition
+	ids        []int
+}
+
+// topics looks the topics of records up in the transport's picture of the
+// cluster, which is at most a second old.
+func (p *Publisher) topics(ctx context.Context, records []record) (map[string]topicLayout, error) {
+	var names []string
+	for _, r := range records {
+		if !slices.Contains(names, r.topic) {
+			names = append(names, r.topic)
+		}
+	}
+	answer, err := p.transport.RoundTrip(ctx, p.addr, &metadata.Request{TopicNames: names})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]topicLayout, len(names))
+	for _, t := range answer.(*metadata.Response).Topics {
+		layout := topicLayout{partitions: t.Partitions}
+		if t.ErrorCode != 0 {
+			layout.err = kafka.Error(t.ErrorCode)
+		}
+		for i := range t.Partitions {
+			layout.ids = append(layout.ids, i)
+		}
+		out[t.Name] = layout
+	}
+	return out, nil
+}
+
+// route sets it's partition and returns the broker that leads it.
+func (l topicLayout) route(b kafka.Murmur2Balancer, it *item) (int32, error) {
+	if l.err != nil || len(l.ids) == 0 {
+		return 0, or(l.err, error(kafka.UnknownTopicOrPartition))
+	}
+	part := l.partitions[b.Balance(kafka.Message{Key: it.record.key}, l.ids...)]
+	if part.LeaderID < 0 {
+		return 0, kafka.LeaderNotAvailable
+	}
+	it.partition = part.PartitionIndex
+	return part.LeaderID, nil
+}
+
+// retriable reports whether the same request may succeed later. What is not
+// Kafka's own code is a connection, a time-out or a picture of the cluster that
+// does not fit any more.
+func retriable(err error) bool {
+	var code kafka.Error
+	if !errors.As(err, &code) {
+		return true
+	}
+	return code.Temporary() || code == kafka.BrokerNotAvailable || code == kafka.ReplicaNotAvailable || code == kafka.Unknown
+}
+
+// refusesContent reports whether a broker will never take these records, not
+// even alone.
+func refusesContent(err error) bool {
+	return errors.Is(err, kafka.MessageSizeTooLarge) || errors.Is(err, kafka.RecordListTooLarge) ||
+		errors.Is(err, kafka.InvalidRecord) || errors.Is(err, kafka.InvalidTimestamp)
+}

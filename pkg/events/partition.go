@@ -1,0 +1,282 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/segmentio/kafka-go"
+)
+
+// partition is one partition during one generation of the group.
+type partition struct {
+	*Consumer
+	gen  *kafka.Generation
+	id   int
+	next int64 // the record wanted next; negative before the group's first commit
+	lost bool  // the reader has stopped: next is outside the log
+}
+
+// errMoved says that next was outside the log and has been moved.
+var errMoved = errors.New("position was outside the log")
+
+// publishTimeout is how long one attempt to tell what follows may take before
+// it counts, and is logged, as an outage.
+const publishTimeout = 10 * time.Second
+
+// own works on the partition until ctx or the generation ends, or a commit
+// fails. Two contexts go down from here: live ends with the ownership and stops
+// fetching and retrying; work ends DrainTimeout later and is what the batch in
+// hand runs under.
+func (c *Consumer) own(ctx, gctx context.Context, p *partition) {
+	live, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(gctx, cancel)()
+	work, stop := drainable(live, c.cfg.DrainTimeout)
+	defer stop()
+	if p.baseline(live) != nil {
+		return
+	}
+	for live.Err() == nil {
+		if err := p.read(live, work); !errors.Is(err, errMoved) {
+			return
+		}
+	}
+}
+
+// drainable returns a context that outlives live by the budget.
+func drainable(live context.Context, budget time.Duration) (context.Context, context.CancelFunc) {
+	work, cancel := context.WithCancel(context.WithoutCancel(live))
+	stop := context.AfterFunc(live, func() {
+		timer := time.AfterFunc(budget, cancel)
+		defer timer.Stop()
+		<-work.Done()
+	})
+	return work, func() { stop(); cancel() }
+}
+
+// baseline commits the log's start for a group that has no position yet. Lag
+// tools count only partitions with a commit: one said 6 where 160 were unread.
+func (p *partition) baseline(live context.Context) error {
+	if p.next >= 0 {
+		return nil
+	}
+	start, err := p.bounds(live)
+	if err != nil {
+		return err
+	}
+	p.next = start.start
+	return p.commit(p.next)
+}
+
+// read delivers batches until something ends the ownership. It returns errMoved
+// when it wants to be called again, with a new reader.
+func (p *partition) read(live, work context.Context) error {
+	r := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: p.cfg.Brokers, Dialer: p.cfg.dialer(), Topic: p.topic, Partition: p.id,
+		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 250 * time.Millisecond, ReadBatchTimeout: 5 * time.Second,
+		QueueCapacity: max(512, p.cfg.MaxBatch), ReadLagInterval: -1, MaxAttempts: 3,
+		ReadBackoffMin: 20 * time.Millisecond, ReadBackoffMax: 500 * time.Millisecond,
+		OffsetOutOfRangeError: true, // without it the reader would wait for ever, silently
+	})
+	defer r.Close()
+	if err := r.SetOffset(p.next); err != nil {
+		return err
+	}
+	for live.Err() == nil {
+		batch := p.collect(live, r)
+		if len(batch) > 0 {
+			if err := p.deliver(live, work, batch); err != nil {
+				return err
+			}
+		}
+		if p.lost {
+			return p.move(live)
+		}
+	}
+	return live.Err()
+}
+
+// collect fetches a batch; empty means to look again.
+func (p *partition) collect(live context.Context, r *kafka.Reader) []kafka.Message {
+	m, ok := p.fetch(live, r)
+	if !ok {
+		return nil
+	}
+	batch := make([]kafka.Message, 0, p.cfg.MaxBatch)
+	fill, cancel := context.WithTimeout(live, p.cfg.MaxWait)
+	defer cancel()
+	for ; ok; m, ok = p.fetch(fill, r) {
+		if m.Offset != p.next {
+			p.gap(live, m.Offset)
+		}
+		p.next = m.Offset + 1
+		if batch = append(batch, m); len(batch) == p.cfg.MaxBatch {
+			break
+		}
+	}
+	if live.Err() != nil {
+		return nil // not begun: whoever owns the partition next gets it
+	}
+	return batch
+}
+
+// fetch returns the next record, or false after an error or the end of ctx.
+func (p *partition) fetch(ctx context.Context, r *kafka.Reader) (kafka.Message, bool) {
+	m, err := r.FetchMessage(ctx)
+	switch {
+	case err == nil:
+	case errors.Is(err, kafka.OffsetOutOfRange):
+		p.lost = true
+		return m, false
+	case ctx.Err() != nil:
+		return m, false
+	default: // the reader tries again by itself
+		p.metrics.retries.WithLabelValues("fetch").Inc()
+		p.outages.set("fetch", p.id, err)
+		return m, false
+	}
+	p.outages.set("fetch", p.id, nil)
+	return m, true
+}
+
+// gap looks at why the record wanted was not the one fetched. Compaction and
+// transactions leave harmless gaps; retention that has overtaken us does not.
+func (p *partition) gap(live context.Context, got int64) {
+	log, err := p.bounds(live)
+	if err != nil || log.start <= p.next {
+		return
+	}
+	p.metrics.skipped.Add(float64(got - p.next))
+	p.outages.log.Error("records were deleted before they were read", "partition", p.id, "wanted", p.next, "got", got)
+}
+
+// move takes the position back to the log's start after a truncation or after
+// the topic was made anew.
+func (p *partition) move(live context.Context) error {
+	log, err := p.bounds(live)
+	if err != nil {
+		return err
+	}
+	p.metrics.skipped.Inc()
+	p.outages.log.Error("position is outside the log, going on from its start", "partition", p.id, "wanted", p.next, "start", log.start, "end", log.end)
+	p.next, p.lost = log.start, false
+	return errMoved
+}
+
+func (p *partition) bounds(live context.Context) (bounds, error) {
+	var out bounds
+	err := p.retry(live, "offsets", p.id, func() error {
+		return p.cfg.withClient(func(client *kafka.Client) error {
+			logs, err := logBounds(live, client, p.topic, p.id)
+			out = logs[p.id]
+			return err
+		})
+	})
+	return out, err
+}
+
+// commit makes next the group's position. Its error ends the generation here;
+// what was not committed is delivered again.
+func (p *partition) commit(next int64) error {
+	timer := prometheus.NewTimer(p.metrics.commitSeconds)
+	defer timer.ObserveDuration()
+	err := p.gen.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: next}})
+	if err != nil {
+		p.metrics.commitFailures.Inc()
+		p.outages.log.Warn("commit refused, the batch will come again", "partition", p.id, "offset", next, "error", err)
+		return fmt.Errorf("commit %s/%d at %d: %w", p.topic, p.id, next, err)
+	}
+	return nil
+}
+
+// deliver takes one batch through decoding, handling, telling and committing.
+func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) error {
+	timer := prometheus.NewTimer(p.metrics.batchSeconds)
+	defer timer.ObserveDuration()
+	p.metrics.batchSize.Observe(float64(len(msgs)))
+
+	b := batch{told: map[string]struct{}{}}
+	var letters []letter
+	for _, m := range msgs {
+		if e, err := fromMessage(m, p.cfg.Topic); err != nil {
+			letters = append(letters, letter{msg: m, class: "undecodable", err: err})
+		} else {
+			b.msgs, b.events = append(b.msgs, m), append(b.events, e)
+		}
+	}
+	if err := p.bury(live, work, letters...); err != nil {
+		return err
+	}
+	if err := p.handle(live, work, b); err != nil {
+		return err
+	}
+	return p.commit(msgs[len(msgs)-1].Offset + 1)
+}
+
+// batch is a run of decoded records; msgs and events stand side by side.
+type batch struct {
+	msgs     []kafka.Message
+	events   []Event
+	attempts int                 // calls of the handler that had these records
+	told     map[string]struct{} // IDs of what a failed attempt has published
+}
+
+// handle runs the handler until it has no fault, halving the batch around
+// permanent ones. An error means that the ownership has ended.
+func (p *partition) handle(live, work context.Context, b batch) error {
+	if len(b.events) == 0 {
+		return nil
+	}
+	err := p.retry(live, "handle", p.id, func() error {
+		b.attempts++
+		next, err := p.handler(work, slices.Clone(b.events)) // a copy: handlers may sort
+		if unsaid := p.tell(live, work, b.told, next); unsaid != nil {
+			return unsaid
+		}
+		if err != nil {
+			for _, e := range next {
+				b.told[e.ID()] = struct{}{}
+			}
+		}
+		return err
+	})
+	switch {
+	case err == nil:
+		p.metrics.messages.WithLabelValues("ok").Add(float64(len(b.events)))
+		for _, e := range b.events {
+			p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())
+		}
+		return nil
+	case !isPermanent(err):
+		return err
+	case len(b.events) == 1:
+		return p.bury(live, work, letter{msg: b.msgs[0], class: "permanent", err: err, attempts: b.attempts})
+	}
+	half := len(b.events) / 2
+	first, second := b, b
+	first.msgs, first.events = b.msgs[:half], b.events[:half]
+	second.msgs, second.events = b.msgs[half:], b.events[half:]
+	if err := p.handle(live, work, first); err != nil {
+		return err
+	}
+	return p.handle(live, work, second)
+}
+
+// tell publishes what follows from a batch, without what it has told already.
+// It repeats by itself: what has been decided is not decided again because
+// Kafka was away.
+func (p *partition) tell(live, work context.Context, told map[string]struct{}, next []Event) error {
+	next = slices.DeleteFunc(slices.Clone(next), func(e Event) bool { _, ok := told[e.ID()]; return ok })
+	if len(next) == 0 {
+		return nil
+	}
+	return p.retry(live, "publish", p.id, func() error {
+		ctx, cancel := context.WithTimeout(work, publishTimeout)
+		defer cancel()
+		return p.publisher.Publish(ctx, next...)
+	})
+}
