@@ -175,6 +175,9 @@ func (c *Catalogue) move(ctx context.Context, a catalog.Activity, to catalog.Act
 		}
 	}
 	_, err := c.cfg.Catalog.SetState(ctx, a.ID, to)
+	if unfit, ok := errors.AsType[*catalog.InvalidError](err); ok {
+		return problem.New(problem.WrongState, "The activity cannot become %s: %s: %s.", to, unfit.Field, unfit.Problem)
+	}
 	return catalogProblem(err, problem.ActivityNotFound)
 }
 
@@ -197,36 +200,32 @@ func (c *Catalogue) follow(ctx context.Context, id string) (catalog.Activity, er
 }
 
 // arrange gives Redis the terms of each product of the activity. What is not
-// in Redis is loaded if it is or soon will be on sale, and is closed without
-// help if it is not.
+// in Redis is loaded, unless the activity has ended: then it is closed anyway.
 func (c *Catalogue) arrange(ctx context.Context, a catalog.Activity) error {
 	products, err := stored{c.cfg.Catalog}.products(ctx, a.ID)
 	if err != nil {
 		return err
 	}
 	for _, p := range products {
-		terms := termsOf(a, p)
-		if a.State == catalog.Ended {
-			err = c.cfg.Cache.Configure(ctx, terms)
-			if errors.Is(err, stock.NotLoaded) {
-				err = nil
-			}
-		} else {
-			_, err = c.loadAndConfigure(ctx, terms)
-		}
-		if err != nil {
-			return problem.Fault(problem.CacheUnavailable, err)
+		if err := c.tell(ctx, termsOf(a, p), a.State != catalog.Ended); err != nil {
+			return problem.Fault(problem.PreloadFailed, err)
 		}
 	}
 	return nil
 }
 
-// loadAndConfigure leaves the product in Redis with these terms.
-func (c *Catalogue) loadAndConfigure(ctx context.Context, terms stock.Terms) (loaded bool, err error) {
-	if loaded, err = c.cfg.Load(ctx, terms); err != nil || loaded {
-		return loaded, err
+// tell leaves a product in Redis with these terms.
+func (c *Catalogue) tell(ctx context.Context, terms stock.Terms, load bool) error {
+	if load {
+		if loaded, err := c.cfg.Load(ctx, terms); err != nil || loaded {
+			return err
+		}
 	}
-	return false, c.cfg.Cache.Configure(ctx, terms)
+	err := c.cfg.Cache.Configure(ctx, terms)
+	if !load && errors.Is(err, stock.NotLoaded) {
+		return nil
+	}
+	return err
 }
 
 // preloadBody is the answer of preload.
@@ -255,7 +254,7 @@ func (c *Catalogue) preload(w http.ResponseWriter, r *http.Request) error {
 	}
 	loaded, err := c.cfg.Load(ctx, termsOf(a, p))
 	if err != nil {
-		return problem.Fault(problem.CacheUnavailable, err)
+		return problem.Fault(problem.PreloadFailed, err)
 	}
 	return web.WriteJSON(w, http.StatusOK, preloadBody{ProductID: p.ID, Loaded: loaded})
 }

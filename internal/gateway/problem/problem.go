@@ -53,6 +53,7 @@ const (
 	Internal              Code = "internal"
 	NotLoaded             Code = "not_loaded"
 	Overloaded            Code = "overloaded"
+	PreloadFailed         Code = "preload_failed"
 	CacheUnavailable      Code = "cache_unavailable"
 	EventsUnavailable     Code = "events_unavailable"
 	DatabaseUnavailable   Code = "database_unavailable"
@@ -114,6 +115,7 @@ func Kinds() []Kind {
 		{Internal, 500, 0, "Internal error", "The request met a defect of this service.", "The trace_id finds it in the log."},
 		{NotLoaded, 503, soon, "Not loaded yet", "The product's count is not in memory yet.", sameKey},
 		{Overloaded, 503, soon, "Overloaded", "Too many requests are being served.", sameKey},
+		{PreloadFailed, 503, soon, "Redis was not loaded", "A product could not be loaded from MySQL into Redis.", "Send the same request again; it goes on where it stopped."},
 		{CacheUnavailable, 503, soon, "Redis did not answer", "The count could not be asked in time.", sameKey},
 		{EventsUnavailable, 503, soon, "Kafka did not answer", "The reservation could not be handed on in time.", sameKey},
 		{DatabaseUnavailable, 503, soon, "MySQL did not answer", "The database could not be asked in time.", "Send the same request again."},
