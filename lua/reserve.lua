@@ -69,8 +69,8 @@ for i = 1, n do
   if comma then
     local stop = find(value, ';', comma, true)
     local answer = sub(value, comma + 1, stop and stop - 1)
-    local same = sub(answer, 1, #digits + 1) == digits .. ','
-    rows[i] = same and answer or 'id_reused'
+    local recorded = sub(answer, 1, find(answer, ',', 1, true) - 1)
+    rows[i] = recorded == digits and answer or 'id_reused'
   elseif not on_sale then
     rows[i] = 'not_on_sale'
   else

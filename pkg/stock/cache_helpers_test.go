@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/leadingpeers/seckill/internal/testservers"
@@ -21,6 +22,7 @@ type shop struct {
 	testing.TB
 	*Cache
 	product string
+	metrics prometheus.Gatherer
 }
 
 // newShop returns a shop with nothing in it.
@@ -37,9 +39,36 @@ func newShopAt(t testing.TB, addr string, cfg CacheConfig) shop {
 	}
 	client := redis.NewClient(&redis.Options{Addr: addr, MaxRetries: 1})
 	t.Cleanup(func() { _ = client.Close() })
+	return newShopOn(t, client, cfg)
+}
+
+// newShopOn is newShop on a client.
+func newShopOn(t testing.TB, client redis.UniversalClient, cfg CacheConfig) shop {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	cfg.Registerer = registry
 	c := NewCache(client, cfg)
 	t.Cleanup(c.Close)
-	return shop{TB: t, Cache: c, product: "p1"}
+	return shop{TB: t, Cache: c, product: "p1", metrics: registry}
+}
+
+// metric reads a counter or a gauge, or of a histogram how often it observed.
+// With a label's value it reads that one of several.
+func (s shop) metric(name, label string) float64 {
+	s.Helper()
+	families, err := s.metrics.Gather()
+	if err != nil {
+		s.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	s.Fatalf("no metric %s of %q", name, label)
+	return 0
 }
 
 // terms are on sale now, with wide limits.

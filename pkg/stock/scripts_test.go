@@ -99,6 +99,7 @@ func TestReserveScript(t *testing.T) {
 		{"and before a full field", with(onSale("9"), "u:ann", full), []ask{{"ann", id(100), "1", ""}}, []string{"1,R," + then}, "9"},
 		{"a known ID with another quantity", with(onSale("9"), "u:ann", "2;"+id(1)+",2,P,"+then), ann("3"), []string{"id_reused"}, "9"},
 		{"with one that begins the same", with(onSale("9"), "u:ann", "2;"+id(1)+",22,P,"+then), ann("2"), []string{"id_reused"}, "9"},
+		{"with one that runs on into the record", with(onSale("9"), "u:ann", "2;"+id(1)+",2,P,"+then), ann("2,P"), []string{"id_reused"}, "9"},
 		{"with one that is no quantity", with(onSale("9"), "u:ann", "2;"+id(1)+",2,P,"+then), ann(""), []string{"id_reused"}, "9"},
 		{"the ID of another buyer is not known here", with(onSale("9"), "u:bob", "2;"+id(1)+",2,P,"+then), ann("2"), []string{"+"}, "7"},
 		{"a part of a known ID is another ID", with(onSale("9"), "u:ann", "2;"+id(1)+",2,P,"+then), []ask{{"ann", id(1)[1:], "2", ""}}, []string{"+"}, "7"},
