@@ -117,6 +117,8 @@ func (e Event) Validate() error {
 		return fmt.Errorf("reason %.40q: want at most 32 printable ASCII characters", e.Reason)
 	case !may(false, e.Currency, len(e.Currency) == 3 && strings.Trim(e.Currency, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""):
 		return fmt.Errorf("currency %.10q: want three capital letters", e.Currency)
+	case e.PayDeadline.Year() < 1 || e.PayDeadline.Year() > 9999:
+		return fmt.Errorf("pay_deadline in the year %d: want 1 to 9999", e.PayDeadline.Year()) // JSON has no others
 	case e.AmountCents < 0:
 		return fmt.Errorf("amount_cents %d: want 0 or more", e.AmountCents)
 	}
