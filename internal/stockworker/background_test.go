@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -40,19 +41,28 @@ func product(id string) catalog.Product {
 	return catalog.Product{ID: id, ActivityID: "sale", PerOrder: 2, PerUser: 3}
 }
 
-// fakePending has some reservations pending for each product.
+// fakePending is the open list of each product, oldest first.
 type fakePending struct {
 	mu    sync.Mutex
-	rows  map[string][]stock.Reservation
+	open  map[string][]stock.Reservation // settled ones are of state deducted
 	errs  map[string]error
-	asked []string
+	asked map[string]int
 }
 
 func (p *fakePending) Reap(_ context.Context, productID string, olderThan time.Duration, limit int) ([]stock.Reservation, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked = append(p.asked, fmt.Sprintf("%s %v %d", productID, olderThan, limit))
-	return p.rows[productID], p.errs[productID]
+	p.asked[fmt.Sprintf("%s %v %d", productID, olderThan, limit)]++
+	var found []stock.Reservation
+	list := p.open[productID]
+	n := min(limit, len(list))
+	for _, r := range list[:n] {
+		if r.State == stock.Pending {
+			found = append(found, r)
+		}
+	}
+	p.open[productID] = append(slices.Clone(list[n:]), found...)
+	return found, p.errs[productID]
 }
 
 // fakePublisher notes what it was given.
@@ -75,8 +85,9 @@ func TestReaper(t *testing.T) {
 		reg := prometheus.NewRegistry()
 		catalogue := &fakeCatalogue{state: catalog.Online, products: []catalog.Product{product("away"), product("none"), product("p")}}
 		cache := &fakePending{
-			rows: map[string][]stock.Reservation{"p": {row(1, "p", stock.Pending, ""), row(2, "p", stock.Pending, "")}},
-			errs: map[string]error{"away": errAway, "none": stock.NotLoaded},
+			open:  map[string][]stock.Reservation{"p": {row(1, "p", stock.Pending, ""), row(2, "p", stock.Pending, "")}},
+			errs:  map[string]error{"away": errAway, "none": stock.NotLoaded},
+			asked: make(map[string]int),
 		}
 		publisher := &fakePublisher{}
 		r := stockworker.NewReaper(catalogue, cache, publisher, stockworker.ReaperConfig{
@@ -96,8 +107,8 @@ func TestReaper(t *testing.T) {
 		if diff := cmp.Diff(want, publisher.got); diff != "" {
 			t.Errorf("published (-want +got): one product's trouble must not keep the others\n%s", diff)
 		}
-		if len(cache.asked) != 6 || cache.asked[5][strings.Index(cache.asked[5], " "):] != " 5s 200" {
-			t.Errorf("asked %q, want each product twice, older than 5 s, at most 200", cache.asked)
+		if want := map[string]int{"away 5s 200": 2, "none 5s 200": 2, "p 5s 200": 4}; !maps.Equal(cache.asked, want) {
+			t.Errorf("asked %v, want %v: each product in both rounds, p until the first comes round again", cache.asked, want)
 		}
 		if got := metric(t, reg, "seckill_reaped_total"); got != 4 {
 			t.Errorf("seckill_reaped_total %v, want 4", got)
@@ -106,6 +117,43 @@ func TestReaper(t *testing.T) {
 			t.Errorf("log %q: want one line, naming the product", log.String())
 		}
 	})
+}
+
+func TestReaperGoesBehindTheSettled(t *testing.T) {
+	settled := func(n int) []stock.Reservation {
+		return slices.Repeat([]stock.Reservation{row(0, "p", stock.Deducted, "")}, n)
+	}
+	pending := func(n int) (rows []stock.Reservation) {
+		for i := range n {
+			rows = append(rows, row(1+i, "p", stock.Pending, ""))
+		}
+		return rows
+	}
+	tests := []struct {
+		name   string
+		open   []stock.Reservation
+		found  int
+		behind int // entries left in the open list
+		why    string
+	}{
+		{"behind a rush", slices.Concat(settled(1500), pending(1)), 1, 1, "a lost reservation does not wait for minutes behind those that are settled"},
+		{"behind a greater one", slices.Concat(settled(2500), pending(1)), 0, 501, "2000 entries in a round"},
+		{"after an outage", pending(1000), 200, 1000, "no more than the ledger can take beside its work"},
+		{"spread", slices.Concat(pending(150), settled(100), pending(250)[150:]), 250, 250, "the call that passes the limit is the last"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cache := &fakePending{open: map[string][]stock.Reservation{"p": tt.open}, asked: make(map[string]int)}
+			publisher := &fakePublisher{}
+			catalogue := &fakeCatalogue{products: []catalog.Product{product("p")}}
+			if _, err := stockworker.NewReaper(catalogue, cache, publisher, stockworker.ReaperConfig{}).Step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if len(publisher.got) != tt.found || len(cache.open["p"]) != tt.behind {
+				t.Errorf("%d published, %d left, want %d and %d: %s", len(publisher.got), len(cache.open["p"]), tt.found, tt.behind, tt.why)
+			}
+		})
+	}
 }
 
 // fakeShelf is Redis with a ledger behind it, as sets of product IDs.

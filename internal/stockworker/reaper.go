@@ -37,7 +37,8 @@ type Publisher interface {
 type ReaperConfig struct {
 	Every      time.Duration         // pause between two rounds; default 1 s
 	OlderThan  time.Duration         // how long a reservation may be pending, by Redis's clock, before its event is published again; default 5 s
-	Limit      int                   // most reservations of one product in one round; default 200
+	Limit      int                   // entries of a product's open list in one call to Redis, and how many reservations found end the round for it; default 200
+	Calls      int                   // most calls for one product in one round: Limit × Calls is how many settled entries can be dropped from its list; default 10
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_reaped_total and the loop's metrics; nil = none
 }
@@ -59,6 +60,7 @@ type Reaper struct {
 func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg ReaperConfig) *Reaper {
 	cfg.OlderThan = cmp.Or(cfg.OlderThan, 5*time.Second)
 	cfg.Limit = cmp.Or(cfg.Limit, 200)
+	cfg.Calls = cmp.Or(cfg.Calls, 10)
 	r := &Reaper{
 		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg,
 		loop: loop.New(loop.Config{Name: "reaper", Every: cfg.Every, Log: cfg.Log, Registerer: cfg.Registerer}),
@@ -91,11 +93,9 @@ func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
 	return false, firstOf(errs)
 }
 
+// reap publishes again what is pending for too long of one product.
 func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
-	pending, err := r.cache.Reap(ctx, p.ID, r.cfg.OlderThan, r.cfg.Limit)
-	if errors.Is(err, stock.NotLoaded) {
-		return nil // the Healer's concern
-	}
+	pending, err := r.find(ctx, p.ID)
 	if err != nil {
 		return fmt.Errorf("reap %s: %w", p.ID, err)
 	}
@@ -119,6 +119,35 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
 	}
 	r.reaped.Add(float64(len(evs)))
 	return nil
+}
+
+// find asks more than once: in a rush the open list grows by thousands of
+// entries a second that are settled at once, and a lost reservation waits behind
+// them. It ends when enough are found, or when one comes a second time: Redis
+// turns what it returns to the end of the list.
+func (r *Reaper) find(ctx context.Context, productID string) ([]stock.Reservation, error) {
+	var found []stock.Reservation
+	seen := make(map[string]bool)
+	for range r.cfg.Calls {
+		rows, err := r.cache.Reap(ctx, productID, r.cfg.OlderThan, r.cfg.Limit)
+		if errors.Is(err, stock.NotLoaded) {
+			return nil, nil // the Healer's concern
+		}
+		if err != nil {
+			return nil, err // what was found is pending still, and comes again
+		}
+		for _, row := range rows {
+			if seen[row.ID] {
+				return found, nil
+			}
+			seen[row.ID] = true
+			found = append(found, row)
+		}
+		if len(found) >= r.cfg.Limit {
+			break
+		}
+	}
+	return found, nil
 }
 
 func register(to prometheus.Registerer, what ...prometheus.Collector) {
