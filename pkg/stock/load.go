@@ -1,0 +1,76 @@
+package stock
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"time"
+)
+
+// healChunk is how many rows of the ledger are applied at once.
+const healChunk = 2000
+
+// healAfterLoad is how far back Load heals: longer than a decision of the
+// ledger and the telling of it can lie apart.
+const healAfterLoad = 10 * time.Minute
+
+// Load puts a product into Redis from the ledger, under terms, and then heals
+// it. The product's stock row is locked while its reservations stream over, so
+// that no decision falls between them; new decisions wait that long.
+//
+// loaded is false when the product was in Redis already. It is healed even so:
+// an earlier Load may have put it there and not have heard of it.
+//
+// It returns [ErrNotFound] for a product that the ledger does not have, and the
+// errors of [Cache.Preload] and [Heal]; with an error of the healing, loaded is
+// still true. Several at once and repeating are harmless.
+func Load(ctx context.Context, c *Cache, l *Ledger, terms Terms) (loaded bool, err error) {
+	err = l.Snapshot(ctx, terms.ProductID, func(available int64, rows iter.Seq2[Reservation, error]) error {
+		done, err := c.Preload(ctx, terms, available, rows)
+		loaded = loaded || done // the ledger may call again, to find the product there
+		return err
+	})
+	if err != nil {
+		return loaded, fmt.Errorf("load: %w", err)
+	}
+	if _, err := Heal(ctx, c, l, terms.ProductID, healAfterLoad); err != nil {
+		return loaded, fmt.Errorf("load: %w", err)
+	}
+	return loaded, nil
+}
+
+// Heal applies to Redis what the ledger has decided about a product within the
+// time before now, tombstones included; 0 means ever. It may run at any time
+// and beside anything. A product that is not loaded is skipped, which the
+// counts show.
+//
+// On an error the counts say what is known to be applied; repeating is harmless.
+func Heal(ctx context.Context, c *Cache, l *Ledger, productID string, within time.Duration) (Applied, error) {
+	var total Applied
+	apply := func(rows []Reservation) error {
+		done, err := c.Apply(ctx, rows)
+		total.Changed += done.Changed
+		total.Same += done.Same
+		total.Adopted += done.Adopted
+		total.Tombstones += done.Tombstones
+		total.NotLoaded += done.NotLoaded
+		return err
+	}
+	var rows []Reservation
+	for r, err := range l.Changed(ctx, productID, within) {
+		if err == nil {
+			if rows = append(rows, r); len(rows) < healChunk {
+				continue
+			}
+			err = apply(rows)
+			rows = rows[:0]
+		}
+		if err != nil {
+			return total, fmt.Errorf("heal %s: %w", productID, err)
+		}
+	}
+	if err := apply(rows); err != nil {
+		return total, fmt.Errorf("heal %s: %w", productID, err)
+	}
+	return total, nil
+}
