@@ -124,12 +124,12 @@ func New(cfg Config) (*Gateway, error) {
 	var err error
 	g.mux, err = web.New(web.Config{
 		Keys: cfg.Keys, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
-	}, g.routes())
+	}, g.Routes())
 	return g, err
 }
 
-// routes lists the operations and who may use them.
-func (g *Gateway) routes() []web.Route {
+// Routes lists the operations and who may use them.
+func (g *Gateway) Routes() []web.Route {
 	const (
 		reservations = catalogue.OneProduct + "/reservations"
 		reservation  = reservations + "/{reservation}"
