@@ -187,9 +187,20 @@ func checkError(t *testing.T, got, want error, dead bool, why string) {
 // fakeCloser answers by reservation and notes what it was asked.
 type fakeCloser struct {
 	stand map[string]order.Order
+	quick map[string]order.Order // what PayAll pays; Pay says why not the others
 	errs  map[string]error
 	mu    sync.Mutex
 	asked []string
+}
+
+func (c *fakeCloser) PayAll(_ context.Context, ps []order.Payment) (map[string]order.Order, error) {
+	paid := map[string]order.Order{}
+	for _, p := range ps {
+		if o, ok := c.quick[p.ReservationID]; ok {
+			paid[p.ReservationID] = o
+		}
+	}
+	return paid, nil
 }
 
 func (c *fakeCloser) Pay(_ context.Context, p order.Payment) (order.Order, error) {
@@ -335,5 +346,31 @@ func TestPayment(t *testing.T) {
 			}
 			checkError(t, err, tt.err, tt.dead, tt.why)
 		})
+	}
+}
+
+func TestPaymentsOfABatchArePaidTogether(t *testing.T) {
+	yes, no := events.PaymentSucceeded, events.PaymentFailed
+	closer := &fakeCloser{
+		quick: map[string]order.Order{id(1): stands(1, order.Paid), id(2): stands(2, order.Paid)},
+		stand: map[string]order.Order{id(2): stands(2, order.Paid), id(3): stands(3, order.Paid)},
+	}
+	batch := []events.Event{money(1, yes), money(2, no), money(2, yes), money(3, yes)}
+	next, err := settleworker.Payment(closer, fakeLedger{})(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []events.Event{told(1, events.OrderPaid), told(2, events.OrderPaid), told(3, events.OrderPaid)}
+	if diff := cmp.Diff(want, next); diff != "" {
+		t.Errorf("next (-want +got):\n%s", diff)
+	}
+	slices.Sort(closer.asked)
+	for _, asked := range closer.asked {
+		if strings.HasPrefix(asked, "pay "+id(1)[24:]) {
+			t.Errorf("%q: it was paid together with the others", asked)
+		}
+	}
+	if len(closer.asked) < 3 {
+		t.Errorf("asked %q: the events of reservation 2 must keep their order, and 3 must be asked for alone", closer.asked)
 	}
 }

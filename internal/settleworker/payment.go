@@ -14,6 +14,7 @@ import (
 
 // Closer ends an order one way or the other. *order.Store is one.
 type Closer interface {
+	PayAll(ctx context.Context, payments []order.Payment) (map[string]order.Order, error)
 	Pay(ctx context.Context, p order.Payment) (order.Order, error)
 	Cancel(ctx context.Context, reservationID, reason string, announce func(order.Order) []order.Message) (order.Order, error)
 }
@@ -54,7 +55,16 @@ func Payment(orders Closer, ledger Finder) events.Handler {
 	return func(ctx context.Context, batch []events.Event) ([]events.Event, error) {
 		answers := make([]events.Event, len(batch)) // of no type where nothing follows
 		errs := make([]error, len(batch))
-		each(byReservation(batch), func(indexes []int) {
+		groups := byReservation(batch)
+		paid, err := orders.PayAll(ctx, plain(groups, batch))
+		if err != nil {
+			return nil, err
+		}
+		each(groups, func(indexes []int) {
+			if o, ok := paid[batch[indexes[0]].ReservationID]; ok {
+				answers[indexes[0]] = fact(o, batch[indexes[0]].TraceParent)
+				return
+			}
 			for _, i := range indexes {
 				answers[i], errs[i] = pay(ctx, orders, ledger, batch[i])
 			}
@@ -80,6 +90,18 @@ func byReservation(batch []events.Event) [][]int {
 	return groups
 }
 
+// plain are the payments that are their reservation's only event in the batch:
+// the ordinary case, which may be paid together.
+func plain(groups [][]int, batch []events.Event) []order.Payment {
+	var out []order.Payment
+	for _, g := range groups {
+		if e := batch[g[0]]; len(g) == 1 && e.Type == events.PaymentSucceeded {
+			out = append(out, order.Payment{ReservationID: e.ReservationID, Ref: e.PaymentRef, AmountCents: e.AmountCents})
+		}
+	}
+	return out
+}
+
 // each calls f for every group, a few at a time, and returns when all have ended.
 func each(groups [][]int, f func(indexes []int)) {
 	var wg sync.WaitGroup
@@ -100,8 +122,8 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (eve
 	if !stock.ValidID(e.ReservationID) {
 		return none, events.Permanent(fmt.Errorf("%.64q: not a reservation ID: %.40q", e.Type, e.ReservationID))
 	}
-	switch e.Type {
-	case events.PaymentSucceeded:
+	switch {
+	case e.Type == events.PaymentSucceeded:
 		o, err := orders.Pay(ctx, order.Payment{ReservationID: e.ReservationID, Ref: e.PaymentRef, AmountCents: e.AmountCents})
 		switch {
 		case err == nil:
@@ -112,7 +134,7 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (eve
 			return refund(e, o, AlreadyPaid), nil
 		}
 		return none, unpaid(ctx, ledger, e, err)
-	case events.PaymentFailed:
+	case e.Type == events.PaymentFailed:
 		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announce)
 		if err == nil || errors.Is(err, order.ErrPaid) {
 			return none, nil

@@ -16,6 +16,10 @@ const (
 
 	sqlPay = "UPDATE orders SET state = 'paid', payment_ref = ?, updated_at = NOW(3) WHERE reservation_id = ? AND state = 'awaiting_payment' AND amount_cents = ?"
 
+	// sqlPayAll is sqlPay for many; each %s stands for one sqlPayWhen per payment.
+	sqlPayAll  = "UPDATE orders SET state = 'paid', payment_ref = CASE reservation_id%s END, updated_at = NOW(3) WHERE reservation_id IN (?) AND state = 'awaiting_payment' AND amount_cents = CASE reservation_id%s END"
+	sqlPayWhen = " WHEN ? THEN ?"
+
 	sqlRefOwner = "SELECT reservation_id FROM orders WHERE payment_ref = ?"
 
 	sqlCancel = "UPDATE orders SET state = 'cancelled', reason = ?, updated_at = NOW(3) WHERE reservation_id = ? AND state = 'awaiting_payment'"

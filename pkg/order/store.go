@@ -128,6 +128,10 @@ type Payment struct {
 	AmountCents   int64  // what was paid; must be the order's amount
 }
 
+func (p Payment) valid() bool {
+	return mysql.ID(p.ReservationID).Valid() && refPattern.MatchString(p.Ref) && p.AmountCents >= 0
+}
+
 // Pay makes an order that awaits payment paid. A payment that comes after the
 // deadline but before the order is cancelled counts. The same payment again
 // answers the same with a nil error.
@@ -147,7 +151,7 @@ func (s *Store) Pay(ctx context.Context, p Payment) (Order, error) {
 }
 
 func (s *Store) pay(ctx context.Context, p Payment) (Order, error) {
-	if !mysql.ID(p.ReservationID).Valid() || !refPattern.MatchString(p.Ref) || p.AmountCents < 0 {
+	if !p.valid() {
 		return Order{}, ErrInvalid
 	}
 	for {
