@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"time"
 
@@ -81,7 +80,7 @@ func (p *process) stockWorker() error {
 	p.consume("deduct", events.Reservations, stockworker.Deduct(s.Cache, s.Ledger))
 	p.consume("rollback", events.Rollbacks, stockworker.Rollback(s.Cache, s.Ledger))
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
-		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	healer := stockworker.NewHealer(s.Catalog, stockworker.NewShelf(s.Cache, s.Ledger), stockworker.HealerConfig{
 		Every: p.cfg.HealEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
@@ -111,7 +110,7 @@ func (p *process) settleWorker() error {
 func (p *process) consume(group string, topic events.Topic, handle events.Handler) {
 	consumer := events.NewConsumer(events.ConsumerConfig{
 		ClientConfig: p.stores.Kafka, Group: group, Topic: topic, Now: time.Now,
-		Log: p.log.With(slog.String("group", group)), Registerer: p.reg,
+		Log: p.log, Registerer: p.reg,
 	}, handle, p.stores.Publisher)
 	p.services = append(p.services, consumer.Run)
 }

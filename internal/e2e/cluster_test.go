@@ -113,9 +113,12 @@ func (c *cluster) gateways() []string {
 // post calls an operator's route and fails the test unless it is accepted.
 func (c *cluster) post(t *testing.T, path string, body any) {
 	t.Helper()
-	text, err := json.Marshal(body)
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			t.Fatal(err)
+		}
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.gateways()[0]+path, bytes.NewReader(text))
 	if err != nil {

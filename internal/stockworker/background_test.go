@@ -91,9 +91,9 @@ func TestReaper(t *testing.T) {
 		}
 		publisher := &fakePublisher{}
 		r := stockworker.NewReaper(catalogue, cache, publisher, stockworker.ReaperConfig{
-			Log: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg,
+			Now: time.Now, Log: slog.New(slog.NewTextHandler(&log, nil)), Registerer: reg,
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond) // two rounds, at 0 s and 1 s
+		ctx, cancel := context.WithTimeout(t.Context(), 10500*time.Millisecond) // eleven rounds, at 0 s to 10 s
 		defer cancel()
 		if err := r.Run(ctx); err != nil {
 			t.Fatal(err)
@@ -105,10 +105,10 @@ func TestReaper(t *testing.T) {
 		}
 		want := []events.Event{again(1), again(2), again(1), again(2)}
 		if diff := cmp.Diff(want, publisher.got); diff != "" {
-			t.Errorf("published (-want +got): one product's trouble must not keep the others\n%s", diff)
+			t.Errorf("published (-want +got): at 0 s and at 10 s; one product's trouble must not keep the others\n%s", diff)
 		}
-		if want := map[string]int{"away 5s 200": 2, "none 5s 200": 2, "p 5s 200": 4}; !maps.Equal(cache.asked, want) {
-			t.Errorf("asked %v, want %v: each product in both rounds, p until the first comes round again", cache.asked, want)
+		if want := map[string]int{"away 5s 200": 11, "none 5s 200": 11, "p 5s 200": 22}; !maps.Equal(cache.asked, want) {
+			t.Errorf("asked %v, want %v: each product in every round, p until the first comes round again", cache.asked, want)
 		}
 		if got := metric(t, reg, "seckill_reaped_total"); got != 4 {
 			t.Errorf("seckill_reaped_total %v, want 4", got)
@@ -146,7 +146,7 @@ func TestReaperGoesBehindTheSettled(t *testing.T) {
 			cache := &fakePending{open: map[string][]stock.Reservation{"p": tt.open}, asked: make(map[string]int)}
 			publisher := &fakePublisher{}
 			catalogue := &fakeCatalogue{products: []catalog.Product{product("p")}}
-			if _, err := stockworker.NewReaper(catalogue, cache, publisher, stockworker.ReaperConfig{}).Step(t.Context()); err != nil {
+			if _, err := stockworker.NewReaper(catalogue, cache, publisher, stockworker.ReaperConfig{Now: time.Now}).Step(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			if len(publisher.got) != tt.found || len(cache.open["p"]) != tt.behind {

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,12 +36,15 @@ type Publisher interface {
 	Publish(ctx context.Context, evs ...events.Event) error
 }
 
-// ReaperConfig says how often and how much is reaped. The zero value is good.
+// ReaperConfig says how often and how much is reaped. The zero value is good,
+// but for the clock.
 type ReaperConfig struct {
 	Every      time.Duration         // pause between two rounds; default 1 s
 	OlderThan  time.Duration         // how long a reservation may be pending, by Redis's clock, before its event is published again; default 5 s
+	Repeat     time.Duration         // how long this copy then leaves that reservation alone; default 2 × OlderThan
 	Limit      int                   // entries of a product's open list in one call to Redis, and how many reservations found end the round for it; default 200
 	Calls      int                   // most calls for one product in one round: Limit × Calls is how many settled entries can be dropped from its list; default 10
+	Now        func() time.Time      // clock for Repeat; required
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_reaped_total and the loop's metrics; nil = none
 }
@@ -47,6 +53,9 @@ type ReaperConfig struct {
 // Redis: the gateway died between Redis and Kafka, or Kafka lost the event, or
 // the worker is behind. It reads nothing but Redis; the handler Deduct sorts
 // out which it was. Several copies side by side are harmless.
+//
+// A reservation that is published again and stays pending is left alone for a
+// while: when the worker is behind, more of the same would only hold it up.
 type Reaper struct {
 	catalogue Catalogue
 	cache     Reapable
@@ -54,15 +63,19 @@ type Reaper struct {
 	cfg       ReaperConfig
 	loop      *loop.Loop
 	reaped    prometheus.Counter
+
+	mu    sync.Mutex
+	again map[string]time.Time // reservations published again, until when they are left alone
 }
 
 // NewReaper returns a Reaper that is not running yet.
 func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg ReaperConfig) *Reaper {
 	cfg.OlderThan = cmp.Or(cfg.OlderThan, 5*time.Second)
+	cfg.Repeat = cmp.Or(cfg.Repeat, 2*cfg.OlderThan)
 	cfg.Limit = cmp.Or(cfg.Limit, 200)
 	cfg.Calls = cmp.Or(cfg.Calls, 10)
 	r := &Reaper{
-		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg,
+		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg, again: make(map[string]time.Time),
 		loop: loop.New(loop.Config{Name: "reaper", Every: cfg.Every, Log: cfg.Log, Registerer: cfg.Registerer}),
 		reaped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seckill_reaped_total",
@@ -99,6 +112,7 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
 	if err != nil {
 		return fmt.Errorf("reap %s: %w", p.ID, err)
 	}
+	pending = r.due(pending)
 	if len(pending) == 0 {
 		return nil
 	}
@@ -118,7 +132,31 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
 		return fmt.Errorf("publish %d reservations of %s again: %w", len(evs), p.ID, err)
 	}
 	r.reaped.Add(float64(len(evs)))
+	r.leaveAlone(pending)
 	return nil
+}
+
+// due keeps those of rows that have not been published again just now.
+func (r *Reaper) due(rows []stock.Reservation) []stock.Reservation {
+	now := r.cfg.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.again, func(_ string, until time.Time) bool { return !now.Before(until) })
+	return slices.DeleteFunc(rows, func(row stock.Reservation) bool {
+		_, recent := r.again[row.ID]
+		return recent
+	})
+}
+
+// leaveAlone remembers rows. There are never more than the limits let through
+// in the time of Repeat.
+func (r *Reaper) leaveAlone(rows []stock.Reservation) {
+	until := r.cfg.Now().Add(r.cfg.Repeat)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, row := range rows {
+		r.again[row.ID] = until
+	}
 }
 
 // find asks more than once: in a rush the open list grows by thousands of

@@ -74,7 +74,7 @@ func newWorld(t *testing.T, totals map[string]int64) *world {
 		events.Payments:     settleworker.Payment(w.orders, w.ledger),
 	}
 	w.healer = stockworker.NewHealer(w.catalogue, shelf{stockworker.NewShelf(w.cache, w.ledger), &w.run}, stockworker.HealerConfig{Now: time.Now})
-	w.reaper = stockworker.NewReaper(w.catalogue, w.cache, w, stockworker.ReaperConfig{OlderThan: time.Millisecond})
+	w.reaper = stockworker.NewReaper(w.catalogue, w.cache, w, stockworker.ReaperConfig{OlderThan: time.Millisecond, Now: time.Now})
 	w.expirer = settleworker.NewExpirer(w.orders, settleworker.ExpirerConfig{})
 	w.relay = settleworker.NewRelay(w.orders, w, settleworker.RelayConfig{Now: time.Now})
 	w.sweeper = settleworker.NewSweeper(w.orders, w, settleworker.SweeperConfig{OlderThan: time.Microsecond})
