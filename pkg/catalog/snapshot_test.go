@@ -159,7 +159,15 @@ func TestSnapshotCallersComeAndGo(t *testing.T) {
 		shelf.takes = time.Hour
 		time.Sleep(time.Second)
 		start := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() { // comes while the load hangs, when the next one would be due
+			time.Sleep(2 * time.Second)
+			if _, err := s.Get(t.Context()); err != nil || shelf.loads.Load() != 2 {
+				t.Errorf("beside a load that hangs: %v after %d loads", err, shelf.loads.Load())
+			}
+		})
 		v, err := s.Get(t.Context())
+		wg.Wait()
 		if err != nil || !errors.Is(v.Err, context.DeadlineExceeded) || time.Since(start) != loadTimeout {
 			t.Errorf("a load that hangs: %+v, %v after %s", v, err, time.Since(start))
 		}

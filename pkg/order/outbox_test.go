@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -66,6 +67,24 @@ func TestRelayKeepsWhatWasNotPublished(t *testing.T) {
 	}
 }
 
+// meeting returns a function that returns when n callers have called it, or
+// fails the test when they have not after five seconds.
+func meeting(t *testing.T, n int64) func() {
+	var missing atomic.Int64
+	missing.Store(n)
+	all := make(chan struct{})
+	return func() {
+		if missing.Add(-1) == 0 {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-time.After(5 * time.Second):
+			t.Error("the others have not come: one waits for another's rows")
+		}
+	}
+}
+
 // Two relays hold their messages at the same moment: neither waits for the
 // other, and no message goes to both.
 func TestRelaysSideBySide(t *testing.T) {
@@ -74,14 +93,12 @@ func TestRelaysSideBySide(t *testing.T) {
 	fill(t, s, 6)
 	var mu sync.Mutex
 	seen := make(map[string]int)
-	var inside sync.WaitGroup // both are within publish before either leaves it
-	inside.Add(2)
+	meet := meeting(t, 2) // both are within publish before either leaves it
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
 			n, err := s.Relay(t.Context(), 3, func(_ context.Context, ms []order.Message) error {
-				inside.Done()
-				inside.Wait()
+				meet()
 				mu.Lock()
 				defer mu.Unlock()
 				for _, m := range ms {
@@ -111,12 +128,11 @@ func TestExpirersSideBySide(t *testing.T) {
 	s := order.NewStore(db)
 	place(t, s, 6)
 	exec(t, db, "UPDATE orders SET pay_deadline = TIMESTAMPADD(SECOND, -1, NOW(3))")
-	var inside sync.WaitGroup
-	inside.Add(2)
+	both := meeting(t, 2)
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
-			meet := sync.OnceFunc(func() { inside.Done(); inside.Wait() })
+			meet := sync.OnceFunc(both)
 			n, err := s.Expire(t.Context(), 3, func(o order.Order) []order.Message {
 				meet()
 				return note(o)
