@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	// kfake does not compile with the older franz-go that its own go.mod asks
 	// for; an import of ours keeps the newer one in go.mod.
@@ -32,7 +33,9 @@ func StartKafka(ctx context.Context, dir string) (*Kafka, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start Kafka stand-in: %w", err)
 	}
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(brokers), kfake.DataDir(dir))
+	// A real broker wants a session time-out of 6 s or more; a demo that kills a
+	// worker does not let people wait that long.
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(brokers), kfake.DataDir(dir), kfake.GroupMinSessionTimeout(time.Second))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start Kafka stand-in in %s: %w", dir, err), lock.Close())
 	}

@@ -93,7 +93,7 @@ func (c *column) declare(t *sql.ColumnType) {
 		c.kind = gomysql.MYSQL_TYPE_LONGLONG
 	case "DATETIME":
 		c.kind = gomysql.MYSQL_TYPE_DATETIME
-	case "BLOB", "BINARY":
+	case "BLOB", "MEDIUMBLOB", "BINARY":
 		c.kind = gomysql.MYSQL_TYPE_BLOB
 	case "VARCHAR", "CHAR":
 		c.kind = gomysql.MYSQL_TYPE_VAR_STRING

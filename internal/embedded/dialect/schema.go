@@ -200,6 +200,8 @@ func (c column) fits() (string, error) {
 		return typed("text", " AND "+c.name+" GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]-[0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]'"), nil
 	case "BLOB()":
 		return typed("blob", " AND length("+c.name+") <= 65535"), nil
+	case "MEDIUMBLOB()":
+		return typed("blob", " AND length("+c.name+") <= 16777215"), nil
 	}
 	switch c.kind {
 	case "VARCHAR", "CHAR":
