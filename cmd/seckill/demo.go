@@ -113,7 +113,11 @@ func (d *demo) run(ctx context.Context) error {
 		logs = f
 	}
 	var err error
-	d.stack, err = d.servers.start(ctx, "127.0.0.1:0", logs, "SECKILL_EXPIRE_EVERY=200ms", "SECKILL_SWEEP_EVERY=1s", "SECKILL_SWEEP_AFTER=5s")
+	settings := []string{"SECKILL_EXPIRE_EVERY=200ms", "SECKILL_SWEEP_EVERY=1s", "SECKILL_SWEEP_AFTER=5s"}
+	if d.servers.kafka == "" {
+		settings = append(settings, "SECKILL_SESSION_TIMEOUT=2s") // a real broker would refuse it
+	}
+	d.stack, err = d.servers.start(ctx, "127.0.0.1:0", logs, settings...)
 	if err != nil {
 		return err
 	}
@@ -151,7 +155,7 @@ func (d *demo) open(ctx context.Context) error {
 	d.activity = "demo-" + name
 	now := time.Now().UTC()
 	err := d.stack.post(ctx, "/v1/activities", map[string]any{
-		"id": d.activity, "name": "Double Eleven", "starts_at": now.Add(-time.Second), "ends_at": now.Add(time.Hour), "pay_window_seconds": 2,
+		"id": d.activity, "name": "Double Eleven", "starts_at": now.Add(-time.Second), "ends_at": now.Add(time.Hour), "pay_window_seconds": 4,
 	})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -139,7 +140,7 @@ func (v view) result(d *demo, r result, accounts []ops.Account, fates ops.Fates,
 		return
 	}
 	v.printf("\nBuyers\n  %d requests from %d buyers: %d accepted (%d paid, %d released)", buyers.Requests.Load(), d.buyers, r.Accepted, fates.Paid, fates.Released)
-	for _, code := range slices.Sorted(keysOf(tally.Refused)) {
+	for _, code := range slices.Sorted(maps.Keys(tally.Refused)) {
 		v.printf(", %d %s", tally.Refused[code], code)
 	}
 	slices.Sort(tally.Latency)

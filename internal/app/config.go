@@ -51,6 +51,8 @@ type Config struct {
 	MaxInFlight    int           `koanf:"max-in-flight"`
 	MaxWaiting     int           `koanf:"max-waiting"`
 
+	SessionTimeout time.Duration `koanf:"session-timeout"`
+
 	ReapAfter   time.Duration `koanf:"reap-after"`
 	ReapEvery   time.Duration `koanf:"reap-every"`
 	HealEvery   time.Duration `koanf:"heal-every"`
@@ -82,15 +84,21 @@ func Flags(fs *pflag.FlagSet, role Role) {
 	case RoleGateway:
 		gatewayFlags(fs)
 	case RoleStockWorker:
+		workerFlags(fs)
 		fs.Duration("reap-after", 5*time.Second, "publish a reservation again when it has been pending in Redis for this long")
 		fs.Duration("reap-every", time.Second, "how often to look for such reservations")
 		fs.Duration("heal-every", time.Second, "how often to look for products missing in Redis, and for a restarted Redis")
 	case RoleSettleWorker:
+		workerFlags(fs)
 		fs.Duration("expire-every", 500*time.Millisecond, "how often to cancel orders past their payment deadline")
 		fs.Duration("relay-every", 100*time.Millisecond, "how often to look for new events in the outbox")
 		fs.Duration("sweep-every", time.Minute, "how often to look for deductions without an order and cancelled orders still deducted")
 		fs.Duration("sweep-after", time.Minute, "how old such a row must be before its event is published again")
 	}
+}
+
+func workerFlags(fs *pflag.FlagSet) {
+	fs.Duration("session-timeout", 10*time.Second, "how long a killed worker keeps its partitions; a real broker wants at least 6s")
 }
 
 func gatewayFlags(fs *pflag.FlagSet) {
@@ -219,7 +227,7 @@ func (c Config) validate() error {
 	check(c.MySQLConns >= 2 && c.MySQLConns <= 1000, "mysql-conns", "%d: want 2 to 1000", c.MySQLConns)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q: want debug, info, warn or error", c.LogLevel)
 	for name, d := range map[string]time.Duration{
-		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
+		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
 		"heal-every": c.HealEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter,
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)

@@ -110,6 +110,7 @@ func (p *process) settleWorker() error {
 func (p *process) consume(group string, topic events.Topic, handle events.Handler) {
 	consumer := events.NewConsumer(events.ConsumerConfig{
 		ClientConfig: p.stores.Kafka, Group: group, Topic: topic, Now: time.Now,
+		SessionTimeout: p.cfg.SessionTimeout, DrainTimeout: p.cfg.SessionTimeout * 7 / 10,
 		Log: p.log, Registerer: p.reg,
 	}, handle, p.stores.Publisher)
 	p.services = append(p.services, consumer.Run)

@@ -2,9 +2,11 @@ package crowd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,17 +29,14 @@ type Checkout struct {
 // depends only on the reservation, so an event that comes twice is answered
 // the same way twice.
 func (c *Checkout) Handle(ctx context.Context, batch []events.Event) ([]events.Event, error) {
-	var next []events.Event
+	var next, cancelled []events.Event
 	for _, e := range batch {
 		if e.Type != events.OrderCreated {
 			continue
 		}
 		switch fate := share(e.ReservationID); {
 		case fate < c.Cancel:
-			if err := c.cancel(ctx, e); err != nil {
-				return next, err
-			}
-			c.Cancelled.Add(1)
+			cancelled = append(cancelled, e)
 		case fate < c.Cancel+c.Abandon:
 			c.Abandoned.Add(1)
 		default:
@@ -49,7 +48,24 @@ func (c *Checkout) Handle(ctx context.Context, batch []events.Event) ([]events.E
 			c.Paid.Add(1)
 		}
 	}
-	return next, nil
+	return next, c.cancelAll(ctx, cancelled)
+}
+
+// cancelAll cancels a few at a time: those who pay must not wait for them.
+func (c *Checkout) cancelAll(ctx context.Context, evs []events.Event) error {
+	errs := make([]error, len(evs))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	for i, e := range evs {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = c.cancel(ctx, e)
+			c.Cancelled.Add(1)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // cancel asks the gateways in turn. Any answer below 500 is final: an order

@@ -27,7 +27,7 @@ func TestSaleSurvivesKilledWorkers(t *testing.T) {
 	c := startCluster(t, app.Config{
 		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
 	})
-	activity, products := c.openSale(t, 20, 500, 4)
+	activity, products := c.openSale(t, 20, 500, 15)
 	s := c.startSale(t, activity, products, 50_000)
 
 	s.served(t, 5_000)
@@ -141,7 +141,7 @@ func TestSaleSurvivesLostServers(t *testing.T) {
 	c := startCluster(t, app.Config{
 		Redis: set.redis, Kafka: set.kafka, MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
 	})
-	activity, products := c.openSale(t, 8, 1_000, 4)
+	activity, products := c.openSale(t, 8, 1_000, 15)
 	s := c.startSale(t, activity, products, 30_000)
 
 	s.served(t, 2_000)
