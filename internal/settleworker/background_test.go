@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 
 // fakeOrders plays the store for the background services.
 type fakeOrders struct {
+	mu       sync.Mutex // the outbox is measured while it is emptied
 	start    time.Time
 	due      int             // orders to expire
 	waiting  []order.Message // the outbox
@@ -33,6 +35,8 @@ func (f *fakeOrders) note(format string, args ...any) {
 }
 
 func (f *fakeOrders) Expire(_ context.Context, limit int, announce func(order.Order) []order.Message) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	n := min(f.due, limit)
 	f.note("expire %d", n)
 	f.due -= n
@@ -41,6 +45,8 @@ func (f *fakeOrders) Expire(_ context.Context, limit int, announce func(order.Or
 }
 
 func (f *fakeOrders) Relay(ctx context.Context, limit int, publish func(context.Context, []order.Message) error) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	n := min(len(f.waiting), limit)
 	f.note("relay %d", n)
 	if err := publish(ctx, f.waiting[:n]); err != nil {
@@ -51,6 +57,8 @@ func (f *fakeOrders) Relay(ctx context.Context, limit int, publish func(context.
 }
 
 func (f *fakeOrders) OutboxAge(context.Context) (int64, time.Time, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return int64(len(f.waiting)), f.start.Add(-1500 * time.Millisecond), f.err
 }
 
@@ -66,11 +74,14 @@ func (f *fakeOrders) Unreturned(_ context.Context, olderThan time.Duration, limi
 
 // fakePublisher notes what it was given.
 type fakePublisher struct {
+	mu  sync.Mutex
 	got []events.Event
 	err error
 }
 
 func (p *fakePublisher) Publish(_ context.Context, evs ...events.Event) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.err != nil {
 		return p.err
 	}
@@ -128,6 +139,8 @@ func TestRelay(t *testing.T) {
 		defer cancel()
 		go func() {
 			time.Sleep(50 * time.Millisecond)
+			publisher.mu.Lock()
+			defer publisher.mu.Unlock()
 			publisher.err = nil // Kafka is back
 		}()
 		if err := relay.Run(ctx); err != nil {

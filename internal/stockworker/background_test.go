@@ -24,17 +24,20 @@ import (
 
 // fakeCatalogue lists one activity, or fails.
 type fakeCatalogue struct {
+	mu       sync.Mutex
 	state    catalog.ActivityState
 	products []catalog.Product
 	err      error
 }
 
 func (c *fakeCatalogue) OnSale(context.Context) ([]catalog.Listing, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.err != nil {
 		return nil, c.err
 	}
 	a := catalog.Activity{ID: "sale", State: c.state, StartsAt: when, EndsAt: when.Add(time.Hour)}
-	return []catalog.Listing{{Activity: a, Products: c.products}}, nil
+	return []catalog.Listing{{Activity: a, Products: slices.Clone(c.products)}}, nil
 }
 
 func product(id string) catalog.Product {
@@ -167,9 +170,15 @@ type fakeShelf struct {
 	did     []string
 }
 
-func (s *fakeShelf) RunID(context.Context) (string, error) { return s.run, s.away }
+func (s *fakeShelf) RunID(context.Context) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.run, s.away
+}
 
 func (s *fakeShelf) Loaded(_ context.Context, ids []string) (map[string]bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	out := make(map[string]bool)
 	for _, id := range ids {
 		out[id] = s.loaded[id]
@@ -184,11 +193,11 @@ func (s *fakeShelf) Configure(_ context.Context, terms stock.Terms) error {
 
 func (s *fakeShelf) Load(_ context.Context, terms stock.Terms) (bool, error) {
 	s.note("load %s %t", terms.ProductID, terms.OnSale)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.loadErr[terms.ProductID]; err != nil {
 		return false, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.loaded[terms.ProductID] = true
 	return !s.lost, nil
 }
@@ -214,11 +223,22 @@ func (s *fakeShelf) took() []string {
 	return did
 }
 
+// world is what a Healer sees.
+type world struct {
+	*fakeShelf
+	*fakeCatalogue
+}
+
+// change does something to the world between two rounds.
+func (w world) change(do func(world)) {
+	w.fakeShelf.mu.Lock()
+	defer w.fakeShelf.mu.Unlock()
+	w.fakeCatalogue.mu.Lock()
+	defer w.fakeCatalogue.mu.Unlock()
+	do(w)
+}
+
 func TestHealer(t *testing.T) {
-	type world struct {
-		*fakeShelf
-		*fakeCatalogue
-	}
 	type act struct {
 		after time.Duration // time that passes before
 		do    func(world)
@@ -314,7 +334,7 @@ func TestHealer(t *testing.T) {
 							t.Fatalf("act %d: did %q before it", i, did)
 						}
 					}
-					a.do(w)
+					w.change(a.do)
 					if i == 0 {
 						h := stockworker.NewHealer(w.fakeCatalogue, w.fakeShelf, stockworker.HealerConfig{Now: time.Now})
 						go func() { done <- h.Run(ctx) }()

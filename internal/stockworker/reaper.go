@@ -101,6 +101,7 @@ func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
 	for _, l := range listings {
 		products = append(products, l.Products...)
 	}
+	r.forget()
 	errs := make([]error, len(products))
 	each(len(products), func(i int) { errs[i] = r.reap(ctx, products[i]) })
 	return false, firstOf(errs)
@@ -136,12 +137,18 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
 	return nil
 }
 
-// due keeps those of rows that have not been published again just now.
-func (r *Reaper) due(rows []stock.Reservation) []stock.Reservation {
+// forget ends the time of those that were left alone long enough.
+func (r *Reaper) forget() {
 	now := r.cfg.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	maps.DeleteFunc(r.again, func(_ string, until time.Time) bool { return !now.Before(until) })
+}
+
+// due keeps those of rows that have not been published again just now.
+func (r *Reaper) due(rows []stock.Reservation) []stock.Reservation {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return slices.DeleteFunc(rows, func(row stock.Reservation) bool {
 		_, recent := r.again[row.ID]
 		return recent

@@ -3,6 +3,7 @@ package walk
 import (
 	"encoding/base32"
 	"encoding/binary"
+	"errors"
 	"iter"
 	"maps"
 	"strings"
@@ -73,7 +74,7 @@ func TestNotPaid(t *testing.T) {
 			w.step(w.healer.Step)
 			r := w.bought(1, "ann", 2)
 			w.drain()
-			if _, err := w.buy(stock.Reservation{ID: id(2), ProductID: "p", UserID: "bob", Quantity: 1}); err != stock.SoldOut {
+			if _, err := w.buy(stock.Reservation{ID: id(2), ProductID: "p", UserID: "bob", Quantity: 1}); !errors.Is(err, stock.SoldOut) {
 				t.Fatalf("the last unit is held: %v, want %v", err, stock.SoldOut)
 			}
 			tt.unpaid(w, r)
@@ -401,12 +402,12 @@ func TestPauseWhileRedisForgets(t *testing.T) {
 	w.must(err)
 	w.step(w.healer.Step)
 	r := stock.Reservation{ID: id(1), ProductID: "p", UserID: "ann", Quantity: 1}
-	if _, err := w.buy(r); err != stock.NotOnSale {
+	if _, err := w.buy(r); !errors.Is(err, stock.NotOnSale) {
 		t.Errorf("paused: %v, want %v", err, stock.NotOnSale)
 	}
 	w.restore(old) // on sale, says Redis
 	w.step(w.healer.Step)
-	if _, err := w.buy(r); err != stock.NotOnSale {
+	if _, err := w.buy(r); !errors.Is(err, stock.NotOnSale) {
 		t.Errorf("paused and restarted: %v, want %v", err, stock.NotOnSale)
 	}
 	_, err = w.catalogue.SetState(t.Context(), "sale", catalog.Online)

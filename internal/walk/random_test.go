@@ -77,11 +77,12 @@ func (w *walker) chance(n int) bool { return w.rng.IntN(n) == 0 }
 
 // act does one thing at random. Faults last for the one thing.
 func (w *walker) act() {
-	acts := []struct {
+	type kind struct {
 		weight int
 		name   string
 		do     func()
-	}{
+	}
+	acts := []kind{
 		{30, "buy", func() {
 			for range 1 + w.rng.IntN(5) {
 				w.someoneBuys()
@@ -98,7 +99,9 @@ func (w *walker) act() {
 		{3, "sweep", func() { w.stepWithFaults(w.sweeper.Step) }},
 		{3, "heal", func() { w.step(w.healer.Step) }},
 		{5, "lose an event", w.loseEvent},
-		{2, "lose Redis", w.loseRedis},
+	}
+	if w.losses {
+		acts = append(acts, kind{2, "lose Redis", w.loseRedis})
 	}
 	total := 0
 	for _, a := range acts {
@@ -242,9 +245,6 @@ func (w *walker) loseEvent() {
 // loseRedis lets Redis lose all, one product, or its tail; the healer sees it
 // after a while in which the workers go on.
 func (w *walker) loseRedis() {
-	if !w.losses {
-		return
-	}
 	var tails []backup
 	switch w.rng.IntN(3) {
 	case 0:
