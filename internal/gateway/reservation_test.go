@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/leadingpeers/seckill/internal/gateway"
-	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -53,16 +52,16 @@ func TestLongPoll(t *testing.T) {
 	}
 }
 
-// TestLongPollOutlivesTheReadTimeout waits longer than a client may take to
-// send a request: net/http would take that for the client's end.
-func TestLongPollOutlivesTheReadTimeout(t *testing.T) {
-	t.Parallel()
+// TestLongPollOutlivesTheServersTimeouts waits longer than other requests may
+// take.
+func TestLongPollOutlivesTheServersTimeouts(t *testing.T) {
 	r := newRig(t, nil)
 	_, path := r.sell(t, offer{units: 10, perOrder: 1, perUser: 5})
 	mine := r.reserve(t, path, "u1", "key-of-u1", 1).must(t, http.StatusAccepted)
+	const limit, wanted = 300 * time.Millisecond, time.Second
+	hasty := r.besideServing(t, nil, func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = limit, limit })
 	start := time.Now()
-	wanted := web.ReadTimeout + time.Second
-	seen := r.call(t, serviceKey, "GET", path+"/reservations/"+mine.ReservationID+"?user_id=u1&wait="+wanted.String(), "")
+	seen := hasty.call(t, serviceKey, "GET", path+"/reservations/"+mine.ReservationID+"?user_id=u1&wait="+wanted.String(), "")
 	if took := time.Since(start); seen.State != "queued" || took < wanted {
 		t.Errorf("after %s of %s: %s", took, wanted, seen.text)
 	}

@@ -58,19 +58,24 @@ func newRig(t testing.TB, change func(*gateway.Config)) *rig {
 	r.cache = stock.NewCache(client, stock.CacheConfig{Prefix: r.prefix})
 	t.Cleanup(func() { r.cache.Close(); _ = client.Close() })
 	r.ledger, r.catalog, r.orders = stock.NewLedger(r.db), catalog.NewStore(r.db), order.NewStore(r.db)
-	r.start(t, change)
+	r.start(t, change, nil)
 	return r
 }
 
 // beside starts a second gateway on the same stores.
 func (r *rig) beside(t testing.TB, change func(*gateway.Config)) *rig {
 	t.Helper()
+	return r.besideServing(t, change, nil)
+}
+
+func (r *rig) besideServing(t testing.TB, change func(*gateway.Config), server func(*http.Server)) *rig {
+	t.Helper()
 	other := *r
-	other.start(t, change)
+	other.start(t, change, server)
 	return &other
 }
 
-func (r *rig) start(t testing.TB, change func(*gateway.Config)) {
+func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*http.Server)) {
 	t.Helper()
 	const age = 20 * time.Millisecond
 	cfg := gateway.Config{
@@ -94,6 +99,9 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config)) {
 		t.Fatal(err)
 	}
 	r.server = r.gateway.Server()
+	if server != nil {
+		server(r.server)
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
