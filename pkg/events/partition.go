@@ -37,13 +37,12 @@ func (c *Consumer) own(ctx, gctx context.Context, p *partition) {
 	defer context.AfterFunc(gctx, cancel)()
 	work, stop := drainable(live, c.cfg.DrainTimeout)
 	defer stop()
-	if p.baseline(live) != nil {
-		return
+	err := p.baseline(live)
+	for err == nil || errors.Is(err, errMoved) {
+		err = p.read(live, work)
 	}
-	for live.Err() == nil {
-		if err := p.read(live, work); !errors.Is(err, errMoved) {
-			return
-		}
+	if live.Err() == nil {
+		p.outages.log.Warn("partition is given up, what is not committed comes again", "partition", p.id, "error", err)
 	}
 }
 
@@ -72,8 +71,8 @@ func (p *partition) baseline(live context.Context) error {
 	return p.commit(p.next)
 }
 
-// read delivers batches until something ends the ownership. It returns errMoved
-// when it wants to be called again, with a new reader.
+// read delivers batches until something ends the ownership, and says what. It
+// returns errMoved when it wants to be called again, with a new reader.
 func (p *partition) read(live, work context.Context) error {
 	r := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: p.cfg.Brokers, Dialer: p.cfg.dialer(), Topic: p.topic, Partition: p.id,
@@ -187,7 +186,6 @@ func (p *partition) commit(next int64) error {
 	err := p.gen.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: next}})
 	if err != nil {
 		p.metrics.commitFailures.Inc()
-		p.outages.log.Warn("commit refused, the batch will come again", "partition", p.id, "offset", next, "error", err)
 		return fmt.Errorf("commit %s/%d at %d: %w", p.topic, p.id, next, err)
 	}
 	return nil
