@@ -25,7 +25,7 @@ import (
 func (s *Store) Expire(ctx context.Context, limit int, announce func(Order) []Message) (int, error) {
 	var n int
 	err := mysql.InTx(ctx, s.db, func(tx *sql.Tx) error {
-		due, err := lockDue(ctx, tx, min(limit, MaxBatch))
+		due, err := selectIDs(ctx, tx, sqlDue, min(limit, MaxBatch))
 		n = len(due)
 		if err != nil || n == 0 {
 			return err
@@ -48,25 +48,6 @@ func (s *Store) Expire(ctx context.Context, limit int, announce func(Order) []Me
 		return 0, fmt.Errorf("expire orders: %w", err)
 	}
 	return n, nil
-}
-
-// lockDue locks orders whose deadline has passed and returns their reservation
-// IDs.
-func lockDue(ctx context.Context, tx *sql.Tx, limit int) ([]string, error) {
-	rows, err := tx.QueryContext(ctx, sqlDue, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = rows.Close() }()
-	var due []string
-	for rows.Next() {
-		var id mysql.ID
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		due = append(due, string(id))
-	}
-	return due, rows.Err()
 }
 
 // enqueue puts messages into the outbox.

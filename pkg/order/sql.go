@@ -38,7 +38,10 @@ const (
 
 	sqlOutboxOldest = "SELECT created_at FROM outbox ORDER BY id LIMIT 1"
 
-	sqlUnsettled = "SELECT r.reservation_id, p.activity_id, r.product_id, r.user_id, r.quantity, r.created_at FROM reservations r JOIN products p ON p.id = r.product_id LEFT JOIN orders o ON o.reservation_id = r.reservation_id WHERE r.state = 'deducted' AND r.created_at <= TIMESTAMPADD(MICROSECOND, ?, NOW(3)) AND o.id IS NULL ORDER BY r.created_at LIMIT ?"
+	// Only IDs, so that the whole search stays within two indexes.
+	sqlUnsettled = "SELECT r.reservation_id FROM reservations r LEFT JOIN orders o ON o.reservation_id = r.reservation_id WHERE r.state = 'deducted' AND r.created_at <= TIMESTAMPADD(MICROSECOND, ?, NOW(3)) AND o.id IS NULL ORDER BY r.created_at LIMIT ?"
+
+	sqlReserved = "SELECT r.reservation_id, COALESCE(p.activity_id, ''), r.product_id, r.user_id, r.quantity, r.created_at FROM reservations r LEFT JOIN products p ON p.id = r.product_id WHERE r.reservation_id IN (?)"
 
 	sqlUnreturned = "SELECT o.reservation_id FROM orders o JOIN reservations r ON r.reservation_id = o.reservation_id WHERE o.state = 'cancelled' AND o.updated_at <= TIMESTAMPADD(MICROSECOND, ?, NOW(3)) AND r.state = 'deducted' ORDER BY o.pay_deadline LIMIT ?"
 
@@ -86,6 +89,44 @@ func findOne(ctx context.Context, q queryer, reservationID string) (Order, error
 		return Order{}, ErrNotFound
 	}
 	return o, nil
+}
+
+// reserved returns what the reservations say of the orders they should have,
+// by reservation ID. At least one.
+func reserved(ctx context.Context, q queryer, reservationIDs []string) (map[string]Order, error) {
+	rows, err := q.QueryContext(ctx, mysql.In(sqlReserved, len(reservationIDs)), idArgs(reservationIDs)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	out := make(map[string]Order, len(reservationIDs))
+	for rows.Next() {
+		var o Order
+		err := rows.Scan((*mysql.ID)(&o.ReservationID), &o.ActivityID, &o.ProductID, &o.UserID, &o.Quantity, &o.CreatedAt)
+		if err != nil {
+			return nil, err
+		}
+		out[o.ReservationID] = o
+	}
+	return out, rows.Err()
+}
+
+// selectIDs returns the reservation IDs that query selects, in its order.
+func selectIDs(ctx context.Context, q queryer, query string, args ...any) ([]string, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	var ids []string
+	for rows.Next() {
+		var id mysql.ID
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, string(id))
+	}
+	return ids, rows.Err()
 }
 
 func idArgs(ids []string) []any {

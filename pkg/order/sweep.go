@@ -4,31 +4,18 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
 // Unsettled returns up to limit (at most [MaxBatch]) orders that should exist:
 // one for each reservation that was deducted more than olderThan ago, by the
 // database's clock, and has no order, the oldest first. Only the reservation's
-// activity, product, user and quantity are filled in, and CreatedAt with the time of the
-// deduction. Their deductions were lost on the way and want to be told again.
+// activity, product, user and quantity are filled in, and CreatedAt with the
+// time of the deduction. Their deductions were lost on the way and want to be
+// told again. It looks up an order for every deducted reservation, without a
+// lock: about once a minute, not more.
 func (s *Store) Unsettled(ctx context.Context, olderThan time.Duration, limit int) ([]Order, error) {
-	rows, err := s.db.QueryContext(ctx, sqlUnsettled, -olderThan.Microseconds(), min(limit, MaxBatch))
+	out, err := s.stuck(ctx, sqlUnsettled, reserved, olderThan, limit)
 	if err != nil {
-		return nil, fmt.Errorf("read unsettled reservations: %w", err)
-	}
-	defer func() { _ = rows.Close() }()
-	var out []Order
-	for rows.Next() {
-		var o Order
-		err := rows.Scan((*mysql.ID)(&o.ReservationID), &o.ActivityID, &o.ProductID, &o.UserID, &o.Quantity, &o.CreatedAt)
-		if err != nil {
-			return nil, fmt.Errorf("read unsettled reservations: %w", err)
-		}
-		out = append(out, o)
-	}
-	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("read unsettled reservations: %w", err)
 	}
 	return out, nil
@@ -37,33 +24,23 @@ func (s *Store) Unsettled(ctx context.Context, olderThan time.Duration, limit in
 // Unreturned returns up to limit (at most [MaxBatch]) orders that were
 // cancelled more than olderThan ago, by the database's clock, and whose
 // reservation is still deducted. Their rollbacks were lost on the way and want
-// to be told again.
+// to be told again. It looks up the reservation of every cancelled order,
+// without a lock: about once a minute, not more.
 func (s *Store) Unreturned(ctx context.Context, olderThan time.Duration, limit int) ([]Order, error) {
-	out, err := s.unreturned(ctx, olderThan, min(limit, MaxBatch))
+	out, err := s.stuck(ctx, sqlUnreturned, find, olderThan, limit)
 	if err != nil {
 		return nil, fmt.Errorf("read unreturned orders: %w", err)
 	}
 	return out, nil
 }
 
-func (s *Store) unreturned(ctx context.Context, olderThan time.Duration, limit int) ([]Order, error) {
-	rows, err := s.db.QueryContext(ctx, sqlUnreturned, -olderThan.Microseconds(), limit)
-	if err != nil {
+// stuck reads what search finds older than a time, in its order.
+func (s *Store) stuck(ctx context.Context, search string, read reader, olderThan time.Duration, limit int) ([]Order, error) {
+	ids, err := selectIDs(ctx, s.db, search, -olderThan.Microseconds(), min(limit, MaxBatch))
+	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
-	defer func() { _ = rows.Close() }()
-	var ids []string
-	for rows.Next() {
-		var id mysql.ID
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, string(id))
-	}
-	if err := rows.Err(); err != nil || len(ids) == 0 {
-		return nil, err
-	}
-	found, err := find(ctx, s.db, ids)
+	found, err := read(ctx, s.db, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -73,6 +50,9 @@ func (s *Store) unreturned(ctx context.Context, olderThan time.Duration, limit i
 	}
 	return out, nil
 }
+
+// reader is find or reserved.
+type reader func(ctx context.Context, q queryer, reservationIDs []string) (map[string]Order, error)
 
 // Tally is a number of orders and the units in them.
 type Tally struct{ Orders, Units int64 }
