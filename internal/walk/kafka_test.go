@@ -99,7 +99,7 @@ func (w *world) consume(ctx context.Context, client events.ClientConfig, publish
 // written counts the dead letters of a group.
 func (w *world) written(ctx context.Context, client events.ClientConfig, group string) (n int64) {
 	w.t.Helper()
-	lags, err := events.Lag(ctx, client, "nobody", events.DeadLetterTopic(group))
+	lags, err := events.Lag(ctx, client, group, events.DeadLetterTopic(group))
 	w.must(err)
 	for _, l := range lags {
 		n += l.End
