@@ -56,11 +56,12 @@ type Config struct {
 // Open makes a pool and tries it once: an error means that the server could
 // not be reached or refused the caller, and no pool is left open.
 //
-// Whatever the DSN says, a session has: READ COMMITTED, strict mode (TRADITIONAL: a value that
-// does not fit is an error, not cut off), utf8mb4, UTC as its time zone,
-// DATETIME as time.Time, and affected rows counted as rows matched. Parameters
-// are put into the text of a statement (interpolateParams), which saves a
-// round trip each; several statements in one text and LOAD DATA LOCAL are off.
+// Whatever the DSN says, a session has: READ COMMITTED, strict mode
+// (TRADITIONAL: a value that does not fit is an error, not cut off), utf8mb4,
+// UTC as its time zone, DATETIME as time.Time, and affected rows counted as
+// rows matched. Parameters are put into the text of a statement
+// (interpolateParams), which saves a round trip each; several statements in
+// one text and LOAD DATA LOCAL are off.
 func Open(ctx context.Context, cfg Config) (*sql.DB, error) {
 	dc, err := driverConfig(cfg)
 	if err != nil {

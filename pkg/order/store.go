@@ -213,8 +213,8 @@ func (s *Store) refuse(ctx context.Context, o Order, p Payment) (Order, error) {
 
 // Cancel makes an order that awaits payment cancelled and puts the messages
 // that announce makes of it into the outbox, in one transaction. reason is 1
-// to 32 of a-z, 0-9 and the underscore. announce may be called more than once and must
-// do nothing but make messages.
+// to 32 of a-z, 0-9 and the underscore. announce may be called more than once
+// and must do nothing but make messages.
 //
 // It returns the order as it stands. An order that was cancelled before
 // answers the same with a nil error, and nothing is written. [ErrPaid] (with

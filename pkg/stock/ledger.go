@@ -48,10 +48,10 @@ func NewLedger(db *sql.DB) *Ledger { return &Ledger{db: db} }
 // reservation that the ledger knows already, in whatever state, is not decided
 // again.
 //
-// It returns one reservation per distinct ID, in input order, with the product, user,
-// quantity, state and reason of the ledger's row, which win over the input's;
-// At is left zero and ActivityID is the input's. Repeating is harmless and
-// answers the same until the reservation is rolled back.
+// It returns one reservation per distinct ID, in input order, with the
+// product, user, quantity, state and reason of the ledger's row, which win over
+// the input's; At is left zero and ActivityID is the input's. Repeating is
+// harmless and answers the same until the reservation is rolled back.
 //
 // Errors: [ErrNotFound] for a product without a stock row, [ErrInvalid]; both
 // are permanent and nothing has changed. After any other error the batch was
@@ -65,10 +65,10 @@ func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation)
 // most [MaxBatch], in one transaction, and marks them RolledBack with the
 // order's reason. It does so only when the reservation's order is cancelled,
 // as the same transaction reads it; user and quantity are those of the
-// ledger's row. An unknown reservation leaves a tombstone, a row that is
-// RolledBack from the start with the input's reason (its first 32
-// printable ASCII characters) and moves no unit: a Deduct
-// that comes later finds it. Refused and RolledBack rows stay as they are.
+// ledger's row. An unknown reservation leaves a tombstone that moves no unit:
+// a row that is RolledBack from the start, with the input's reason (its first
+// 32 printable ASCII characters). A Deduct that comes later finds it. Refused
+// and RolledBack rows stay as they are, and so does a row of another product.
 //
 // It returns one reservation per distinct ID like [Ledger.Deduct]. Repeating
 // is harmless.
