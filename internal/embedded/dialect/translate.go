@@ -178,7 +178,7 @@ func (t *translation) timeValue(ts []token) error {
 // time writes a string that a DATETIME(3) column is set to or compared with:
 // in the form it is kept in, rounded as MySQL rounds it.
 func (t *translation) time(s string) error {
-	at, err := time.Parse(time.DateTime, s) // takes a fraction too
+	at, err := parseTime(s)
 	if err != nil {
 		return fmt.Errorf("the time %.40q", s)
 	}
@@ -186,11 +186,20 @@ func (t *translation) time(s string) error {
 	return nil
 }
 
+// parseTime reads what MySQL takes for a DATETIME(3), with a fraction or
+// without. At midnight Go's driver leaves the time of day out.
+func parseTime(s string) (time.Time, error) {
+	if at, err := time.Parse(time.DateOnly, s); err == nil {
+		return at, nil
+	}
+	return time.Parse(time.DateTime, s)
+}
+
 // literal writes the string at i. A string that looks like a time may be one,
 // and a name like any other: its column tells, or it is refused.
 func (t *translation) literal(ts []token, i int) error {
 	s := ts[i].text
-	if _, err := time.Parse(time.DateTime, s); err != nil {
+	if _, err := parseTime(s); err != nil {
 		t.bind(s)
 		return nil
 	}
