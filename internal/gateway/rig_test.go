@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -88,7 +89,7 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*htt
 			{ID: "shop", Hash: sha256.Sum256([]byte("0123456789abcdef")), Role: web.Service},
 			{ID: "ops", Hash: sha256.Sum256([]byte("fedcba9876543210")), Role: web.Admin},
 		},
-		IDKey: []byte(idKey), Now: time.Now,
+		IDKey: []byte(idKey), Now: time.Now, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		CacheTimeout: 5 * time.Second, StoreTimeout: 10 * time.Second, // a busy machine is no outage
 	}
 	if change != nil {

@@ -162,12 +162,13 @@ func RoleOf(r *http.Request) Role {
 
 // fail answers with the problem that err is, and counts and logs what calls
 // for it. During an outage every request fails alike, so one fault a second is
-// logged; the metrics have the number.
+// logged; the metrics have the number. A caller who has hung up is no fault.
 func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problem.From(err)
-	if p.Cause == nil {
+	switch {
+	case p.Cause == nil:
 		m.metrics.refusals.WithLabelValues(string(p.Code)).Inc()
-	} else {
+	case r.Context().Err() == nil:
 		m.metrics.faults.WithLabelValues(string(p.Code)).Inc()
 		m.faults.Do(func() {
 			m.cfg.Log.ErrorContext(r.Context(), "request not served", "code", string(p.Code), "route", r.Pattern,
