@@ -3,18 +3,15 @@ package mysql
 import (
 	"context"
 	"database/sql"
-	"embed"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"time"
 
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
-)
 
-//go:embed migrations/*.sql
-var migrations embed.FS
+	"github.com/leadingpeers/seckill/internal/mysql/migrations"
+)
 
 // How long Migrate waits for another copy that migrates: 5 minutes in all.
 const (
@@ -40,11 +37,7 @@ func Migrate(ctx context.Context, db *sql.DB, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("make the lock for migrations: %w", err)
 	}
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return fmt.Errorf("open the migrations: %w", err)
-	}
-	provider, err := goose.NewProvider(goose.DialectMySQL, db, files,
+	provider, err := goose.NewProvider(goose.DialectMySQL, db, migrations.Files,
 		goose.WithLocker(locker), goose.WithSlog(log), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
