@@ -24,7 +24,7 @@ var ErrInUse = errors.New("in use")
 type CacheConfig struct {
 	Prefix     string                // before every key, without braces; default "seckill". One per deployment
 	Workers    int                   // callers of the reserve script per Redis server; default 2: one reads replies while the other writes
-	MaxBatch   int                   // most reservations in one script call, to MaxBatch; default 256: larger ones delay everybody else on that server
+	MaxBatch   int                   // most reservations in one script call, never over the constant MaxBatch; default 256: larger ones delay everybody else on that server
 	QueueSize  int                   // reservations that may wait per Redis server; default 16384. More wait longer before they are turned away
 	Registerer prometheus.Registerer // of the metrics; default none. Caches with the same one share their metrics
 	Now        func() time.Time      // the clock that times scripts for the metrics; default none, then they are not timed. It decides nothing
