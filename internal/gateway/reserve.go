@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
@@ -78,7 +79,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 	if replayed {
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
-	w.Header().Set("Location", r.URL.EscapedPath()+"/"+got.ID)
+	w.Header().Set("Location", r.URL.EscapedPath()+"/"+got.ID+"?user_id="+url.QueryEscape(got.UserID))
 	return web.WriteJSON(w, http.StatusAccepted, answer)
 }
 

@@ -36,7 +36,7 @@ func TestOnePurchase(t *testing.T) {
 	if got.ReservationID != id || got.State != "queued" || got.ProductID != product || got.UserID != "u1" || got.Quantity != 2 || got.PriceCents != 499900 {
 		t.Errorf("answered %s, want reservation %s", got.text, id)
 	}
-	if got.header.Get("Location") != path+"/reservations/"+id || got.header.Get("Idempotent-Replayed") != "" {
+	if got.header.Get("Location") != path+"/reservations/"+id+"?user_id=u1" || got.header.Get("Idempotent-Replayed") != "" {
 		t.Errorf("headers %v", got.header)
 	}
 	evs := r.published.of(id)
