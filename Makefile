@@ -19,13 +19,16 @@ dev: ## run the whole stack on embedded stand-ins and keep it up
 	go run ./cmd/seckill dev
 
 test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
-	eval "$$($(SERVERS) env)" && $(GOTEST) -race $(UNITS) && $(GOTEST) ./internal/e2e/...
+	eval "$$($(SERVERS) env)"; status=0; \
+		$(GOTEST) -race $(UNITS) || status=1; \
+		$(GOTEST) ./internal/e2e/... || status=1; \
+		exit $$status
 
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
 	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
 
 lint: ## check Go with golangci-lint and the scripts with bash and, where it is installed, shellcheck
-	$(TOOL) golangci-lint run ./...
+	$(TOOL) golangci-lint run --allow-serial-runners ./...
 	@for script in $$(git grep -lI '^#!/usr/bin/env bash'); do \
 		bash -n $$script || exit 1; \
 		if command -v shellcheck >/dev/null; then shellcheck $$script || exit 1; fi; \
