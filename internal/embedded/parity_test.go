@@ -120,6 +120,8 @@ func paritySteps() []step {
 		{why: "names compare without case", sql: "SELECT COUNT(*) FROM activities WHERE name = 'IT'", rows: []string{"0"}},
 		{why: "times of fewer digits", sql: insertActivity, args: []any{"b", "B", "2031-02-03 04:05:06.9", "2031-02-03 04:05:08"}, affected: 1},
 		{why: "and read back", sql: "SELECT starts_at, ends_at FROM activities WHERE name = 'b'", rows: []string{"2031-02-03T04:05:06.9Z 2031-02-03T04:05:08Z"}},
+		{why: "midnight, which the driver writes without a time of day", sql: "UPDATE activities SET starts_at = ? WHERE id = 'b' AND starts_at > ?", args: []any{at.Truncate(24 * time.Hour), at.Truncate(24 * time.Hour)}, affected: 1},
+		{why: "and read back", sql: "SELECT id, starts_at FROM activities WHERE starts_at = ?", args: []any{at.Truncate(24 * time.Hour)}, rows: []string{`"b" 2031-02-03T00:00:00Z`}},
 		{why: "the key exists", sql: insertActivity, args: []any{"a", "", at, at.Add(1e9)}, number: 1062},
 		{why: "keys differ by case", sql: insertActivity, args: []any{"A", "", at, at.Add(1e9)}, affected: 1},
 		{why: "a CHECK", sql: insertActivity, args: []any{"c", "", at, at}, number: 3819},

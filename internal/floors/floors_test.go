@@ -18,7 +18,8 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/dialect", "internal/loop", "internal/proc"},
+		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc"},
+		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded"},
 		{"internal/testservers"}, // for tests only, see fences
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order"},
@@ -49,7 +50,7 @@ func fences() []fence {
 		{"github.com/twmb/franz-go", standIns, "a stand-in"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
-		{module + "internal/embedded", []string{"internal/embedded", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
+		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
 		{module + "internal/testservers", nil, "it is for tests"},
 		{module + "internal/crowd", []string{"cmd/seckill"}, "simulated buyers"},
 		{module + "internal/bench", []string{"cmd/seckill"}, "measures, serves nobody"},

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/leadingpeers/seckill/internal/embedded/sqltext"
 )
 
 // Kind says what the server has to do for a statement.
@@ -51,23 +53,23 @@ func (d *Dialect) Translate(sql string) (Statement, error) {
 }
 
 func (d *Dialect) translate(sql string) (Statement, error) {
-	ts, err := tokenize(sql)
+	ts, err := sqltext.Tokenize(sql)
 	if err != nil {
 		return Statement{}, err
 	}
-	if len(ts) > 0 && ts[len(ts)-1].isMark(";") {
+	if len(ts) > 0 && ts[len(ts)-1].IsMark(";") {
 		ts = ts[:len(ts)-1]
 	}
 	if len(ts) == 0 {
 		return Statement{}, errors.New("an empty statement")
 	}
-	if slices.ContainsFunc(ts, func(t token) bool { return t.isMark(";") }) {
+	if slices.ContainsFunc(ts, func(t sqltext.Token) bool { return t.IsMark(";") }) {
 		return Statement{}, errors.New("several statements in one text")
 	}
 	t := translation{dialect: d}
 	k := Exec
-	switch verb := strings.ToUpper(ts[0].text); {
-	case ts[0].kind != word:
+	switch verb := strings.ToUpper(ts[0].Text); {
+	case ts[0].Kind != sqltext.Word:
 		return Statement{}, errors.New("a statement without a verb")
 	case verb == "SELECT":
 		k, err = Query, t.expression(withoutLock(ts))
@@ -87,7 +89,7 @@ func (d *Dialect) translate(sql string) (Statement, error) {
 
 // withoutLock takes the locking clause from the end of a SELECT: whoever may
 // write has the only writer's lock already.
-func withoutLock(ts []token) []token {
+func withoutLock(ts []sqltext.Token) []sqltext.Token {
 	for _, clause := range []string{"FOR UPDATE", "FOR UPDATE SKIP LOCKED", "FOR UPDATE NOWAIT", "FOR SHARE", "LOCK IN SHARE MODE"} {
 		if rest, ok := cutWords(ts, clause); ok {
 			return rest
@@ -97,67 +99,53 @@ func withoutLock(ts []token) []token {
 }
 
 // cutWords takes the words from the end of ts.
-func cutWords(ts []token, words string) ([]token, bool) {
+func cutWords(ts []sqltext.Token, words string) ([]sqltext.Token, bool) {
 	want := strings.Fields(words)
 	n := len(ts) - len(want)
-	return ts[:max(n, 0)], n >= 0 && same(ts[n:], words)
-}
-
-// same reports whether ts are these keywords and nothing else.
-func same(ts []token, words string) bool {
-	want := strings.Fields(words)
-	if len(ts) != len(want) {
-		return false
-	}
-	for i, t := range ts {
-		if !t.is(want[i]) {
-			return false
-		}
-	}
-	return true
+	return ts[:max(n, 0)], n >= 0 && sqltext.Same(ts[n:], words)
 }
 
 // transaction reads the statements around a transaction.
-func transaction(ts []token) (Statement, error) {
+func transaction(ts []sqltext.Token) (Statement, error) {
 	last := ts[len(ts)-1]
-	named := last.kind == word || last.kind == quoted
+	named := last.IsName()
 	head := ts[:len(ts)-1]
 	switch {
-	case same(ts, "START TRANSACTION"), same(ts, "BEGIN"):
+	case sqltext.Same(ts, "START TRANSACTION"), sqltext.Same(ts, "BEGIN"):
 		return Statement{Kind: Begin}, nil
-	case same(ts, "START TRANSACTION READ ONLY"):
+	case sqltext.Same(ts, "START TRANSACTION READ ONLY"):
 		return Statement{Kind: BeginReadOnly}, nil
-	case same(ts, "COMMIT"):
+	case sqltext.Same(ts, "COMMIT"):
 		return Statement{Kind: Commit}, nil
-	case same(ts, "ROLLBACK"):
+	case sqltext.Same(ts, "ROLLBACK"):
 		return Statement{Kind: Rollback}, nil
-	case named && same(head, "SAVEPOINT"):
+	case named && sqltext.Same(head, "SAVEPOINT"):
 		return Statement{Kind: Savepoint, SQL: "SAVEPOINT " + identifier(last)}, nil
-	case named && same(head, "RELEASE SAVEPOINT"):
+	case named && sqltext.Same(head, "RELEASE SAVEPOINT"):
 		return Statement{Kind: Savepoint, SQL: "RELEASE " + identifier(last)}, nil
-	case named && (same(head, "ROLLBACK TO") || same(head, "ROLLBACK TO SAVEPOINT")):
+	case named && (sqltext.Same(head, "ROLLBACK TO") || sqltext.Same(head, "ROLLBACK TO SAVEPOINT")):
 		return Statement{Kind: Savepoint, SQL: "ROLLBACK TO " + identifier(last)}, nil
 	}
-	return Statement{}, fmt.Errorf("a statement that begins with %.20s", ts[0].text)
+	return Statement{}, fmt.Errorf("a statement that begins with %.20s", ts[0].Text)
 }
 
 // set reads what follows SET: settings that change nothing here, because the
 // stand-in is UTC, strict and serial whatever it is told, and the lock's wait.
-func set(ts []token) (Statement, error) {
+func set(ts []sqltext.Token) (Statement, error) {
 	st := Statement{Kind: Set}
-	if len(ts) == 2 && ts[0].is("NAMES") && ts[1].is("utf8mb4") {
+	if len(ts) == 2 && ts[0].Is("NAMES") && ts[1].Is("utf8mb4") {
 		return st, nil
 	}
-	if len(ts) > 0 && (ts[0].is("SESSION") || ts[0].is("TRANSACTION")) {
-		if i := slices.IndexFunc(ts, func(t token) bool { return t.is("LEVEL") }); i >= 0 {
+	if len(ts) > 0 && (ts[0].Is("SESSION") || ts[0].Is("TRANSACTION")) {
+		if i := slices.IndexFunc(ts, func(t sqltext.Token) bool { return t.Is("LEVEL") }); i >= 0 {
 			return st, nil
 		}
 	}
-	for _, item := range split(ts) {
-		if len(item) != 3 || !item[1].isMark("=") {
+	for _, item := range sqltext.Split(ts) {
+		if len(item) != 3 || !item[1].IsMark("=") {
 			return st, errors.New("a SET of this form")
 		}
-		switch name, value := strings.ToLower(item[0].text), item[2].text; name {
+		switch name, value := strings.ToLower(item[0].Text), item[2].Text; name {
 		case "sql_mode":
 		case "time_zone":
 			if value != "+00:00" {
@@ -174,47 +162,4 @@ func set(ts []token) (Statement, error) {
 		}
 	}
 	return st, nil
-}
-
-// split cuts ts at the commas that are in no parentheses.
-func split(ts []token) [][]token {
-	var parts [][]token
-	depth, start := 0, 0
-	for i, t := range ts {
-		switch {
-		case t.isMark("("):
-			depth++
-		case t.isMark(")"):
-			depth--
-		case t.isMark(",") && depth == 0:
-			parts = append(parts, ts[start:i])
-			start = i + 1
-		}
-	}
-	return append(parts, ts[start:])
-}
-
-// closing returns the index of the parenthesis that closes the one at open.
-func closing(ts []token, open int) (int, error) {
-	depth := 0
-	for i := open; i < len(ts); i++ {
-		switch {
-		case ts[i].isMark("("):
-			depth++
-		case ts[i].isMark(")"):
-			depth--
-			if depth == 0 {
-				return i, nil
-			}
-		}
-	}
-	return 0, errors.New("a parenthesis without its end")
-}
-
-// identifier writes a name for SQLite.
-func identifier(t token) string {
-	if t.kind == quoted {
-		return `"` + strings.ReplaceAll(t.text, `"`, `""`) + `"`
-	}
-	return t.text
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/leadingpeers/seckill/internal/embedded/sqltext"
 )
 
 // Dialect knows the tables, which it has from the project's own migrations: so
@@ -65,13 +67,13 @@ func (d *Dialect) migration(file, content string) (Migration, error) {
 		return Migration{}, errors.New("no part that goes up")
 	}
 	up, _, _ = strings.Cut(up, "-- +goose Down")
-	ts, err := tokenize(up)
+	ts, err := sqltext.Tokenize(up)
 	if err != nil {
 		return Migration{}, err
 	}
 	m := Migration{Version: version}
 	for len(ts) > 0 {
-		end := slices.IndexFunc(ts, func(t token) bool { return t.isMark(";") })
+		end := slices.IndexFunc(ts, func(t sqltext.Token) bool { return t.IsMark(";") })
 		if end < 0 {
 			return Migration{}, errors.New("a statement without its semicolon")
 		}
@@ -95,18 +97,18 @@ type table struct {
 
 // createTable translates CREATE TABLE name (items) options. The options, an
 // engine and a charset, have nothing to say to SQLite.
-func (d *Dialect) createTable(ts []token) ([]string, error) {
-	if len(ts) < 5 || !same(ts[:2], "CREATE TABLE") || !ts[3].isMark("(") {
+func (d *Dialect) createTable(ts []sqltext.Token) ([]string, error) {
+	if len(ts) < 5 || !sqltext.Same(ts[:2], "CREATE TABLE") || !ts[3].IsMark("(") {
 		return nil, fmt.Errorf("a statement that begins with %s", render(ts[:min(len(ts), 4)]))
 	}
-	end, err := closing(ts, 3)
+	end, err := sqltext.Closing(ts, 3)
 	if err != nil {
 		return nil, err
 	}
 	t := table{name: identifier(ts[2])}
-	t.automatic = slices.ContainsFunc(ts, func(t token) bool { return t.is("AUTO_INCREMENT") })
-	d.automatic[strings.ToLower(ts[2].text)] = t.automatic
-	for _, item := range split(ts[4:end]) {
+	t.automatic = slices.ContainsFunc(ts, func(t sqltext.Token) bool { return t.Is("AUTO_INCREMENT") })
+	d.automatic[strings.ToLower(ts[2].Text)] = t.automatic
+	for _, item := range sqltext.Split(ts[4:end]) {
 		if err := d.item(&t, item); err != nil {
 			return nil, fmt.Errorf("table %s: %w", t.name, err)
 		}
@@ -116,23 +118,23 @@ func (d *Dialect) createTable(ts []token) ([]string, error) {
 }
 
 // item translates one line of a CREATE TABLE.
-func (d *Dialect) item(t *table, ts []token) error {
+func (d *Dialect) item(t *table, ts []sqltext.Token) error {
 	switch {
 	case len(ts) < 2:
 		return fmt.Errorf("the item %q", render(ts))
-	case same(ts[:2], "PRIMARY KEY"):
+	case sqltext.Same(ts[:2], "PRIMARY KEY"):
 		if !t.automatic { // else it stands beside the column
 			t.items = append(t.items, render(ts))
 		}
 		return nil
-	case len(ts) > 3 && same(ts[:2], "UNIQUE KEY"):
+	case len(ts) > 3 && sqltext.Same(ts[:2], "UNIQUE KEY"):
 		t.items = append(t.items, "CONSTRAINT "+identifier(ts[2])+" UNIQUE "+render(ts[3:]))
 		return nil
-	case ts[0].is("KEY"): // names of indexes are of one table in MySQL, of all in SQLite
-		index := t.name + "_" + ts[1].text
+	case ts[0].Is("KEY"): // names of indexes are of one table in MySQL, of all in SQLite
+		index := t.name + "_" + ts[1].Text
 		t.indexes = append(t.indexes, "CREATE INDEX "+index+" ON "+t.name+" "+render(ts[2:]))
 		return nil
-	case ts[0].is("CONSTRAINT"):
+	case ts[0].Is("CONSTRAINT"):
 		t.items = append(t.items, render(ts))
 		return nil
 	}
@@ -140,11 +142,11 @@ func (d *Dialect) item(t *table, ts []token) error {
 }
 
 // column translates name TYPE[(n)] attributes.
-func (d *Dialect) column(t *table, ts []token) error {
-	c := column{name: ts[0].text, kind: strings.ToUpper(ts[1].text)}
+func (d *Dialect) column(t *table, ts []sqltext.Token) error {
+	c := column{name: ts[0].Text, kind: strings.ToUpper(ts[1].Text)}
 	rest := ts[2:]
-	if len(rest) >= 3 && rest[0].isMark("(") && rest[1].kind == number && rest[2].isMark(")") {
-		c.size, rest = rest[1].text, rest[3:]
+	if len(rest) >= 3 && rest[0].IsMark("(") && rest[1].Kind == sqltext.Number && rest[2].IsMark(")") {
+		c.size, rest = rest[1].Text, rest[3:]
 	}
 	fits, err := c.fits()
 	if err != nil {
@@ -159,7 +161,7 @@ func (d *Dialect) column(t *table, ts []token) error {
 	if err != nil {
 		return fmt.Errorf("column %s: %w", c.name, err)
 	}
-	if slices.ContainsFunc(rest, func(t token) bool { return t.is("AUTO_INCREMENT") }) {
+	if slices.ContainsFunc(rest, func(t sqltext.Token) bool { return t.Is("AUTO_INCREMENT") }) {
 		t.items = append(t.items, c.name+" INTEGER PRIMARY KEY AUTOINCREMENT")
 		return nil
 	}
@@ -214,22 +216,22 @@ func (c column) fits() (string, error) {
 
 // attributes translates what follows a column's type, and says whether a
 // binary collation was among it.
-func attributes(ts []token) (out string, binary bool, err error) {
+func attributes(ts []sqltext.Token) (out string, binary bool, err error) {
 	for i := 0; i < len(ts); i++ {
 		more := i+1 < len(ts)
 		switch {
-		case ts[i].is("CHARACTER") && i+2 < len(ts) && ts[i+1].is("SET"):
+		case ts[i].Is("CHARACTER") && i+2 < len(ts) && ts[i+1].Is("SET"):
 			i += 2
-		case ts[i].is("COLLATE") && more:
+		case ts[i].Is("COLLATE") && more:
 			i++
-			binary = strings.HasSuffix(strings.ToLower(ts[i].text), "_bin")
-		case ts[i].is("NOT") && more && ts[i+1].is("NULL"):
+			binary = strings.HasSuffix(strings.ToLower(ts[i].Text), "_bin")
+		case ts[i].Is("NOT") && more && ts[i+1].Is("NULL"):
 			i++
 			out += " NOT NULL"
-		case ts[i].is("DEFAULT") && more:
+		case ts[i].Is("DEFAULT") && more:
 			i++
 			out += " DEFAULT " + render(ts[i:i+1])
-		case ts[i].is("NULL"), ts[i].is("AUTO_INCREMENT"):
+		case ts[i].Is("NULL"), ts[i].Is("AUTO_INCREMENT"):
 		default:
 			return "", false, fmt.Errorf("the attribute %s", render(ts[i:i+1]))
 		}
@@ -237,14 +239,22 @@ func attributes(ts []token) (out string, binary bool, err error) {
 	return out, binary, nil
 }
 
+// identifier writes a name for SQLite.
+func identifier(t sqltext.Token) string {
+	if t.Kind == sqltext.Quoted {
+		return `"` + strings.ReplaceAll(t.Text, `"`, `""`) + `"`
+	}
+	return t.Text
+}
+
 // render writes tokens whose strings stay in the text: of migrations only,
 // which nobody but us writes.
-func render(ts []token) string {
+func render(ts []sqltext.Token) string {
 	out := make([]string, len(ts))
 	for i, t := range ts {
 		out[i] = identifier(t)
-		if t.kind == text || t.kind == blob {
-			out[i] = "'" + strings.ReplaceAll(t.text, "'", "''") + "'"
+		if t.Kind == sqltext.String || t.Kind == sqltext.Binary {
+			out[i] = "'" + strings.ReplaceAll(t.Text, "'", "''") + "'"
 		}
 	}
 	return strings.Join(out, " ")

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/leadingpeers/seckill/internal/embedded/sqltext"
 )
 
 // TimeFormat is how a DATETIME(3) is kept: its text sorts as its time does.
@@ -42,27 +44,27 @@ func (t *translation) write(s string) {
 }
 
 // expression translates tokens which are not the frame of an INSERT or UPDATE.
-func (t *translation) expression(ts []token) error {
+func (t *translation) expression(ts []sqltext.Token) error {
 	for i := 0; i < len(ts); i++ {
 		var err error
-		switch tok := ts[i]; tok.kind {
-		case text:
+		switch tok := ts[i]; tok.Kind {
+		case sqltext.String:
 			err = t.literal(ts, i)
-		case blob:
-			t.bytes(tok.text)
-		case word:
-			if strings.Contains(forbidden, " "+strings.ToUpper(tok.text)+" ") {
-				return fmt.Errorf("the word %s", tok.text)
+		case sqltext.Binary:
+			t.bytes(tok.Text)
+		case sqltext.Word:
+			if strings.Contains(forbidden, " "+strings.ToUpper(tok.Text)+" ") {
+				return fmt.Errorf("the word %s", tok.Text)
 			}
-			if i+1 < len(ts) && ts[i+1].isMark("(") {
+			if i+1 < len(ts) && ts[i+1].IsMark("(") {
 				i, err = t.call(ts, i)
 				break
 			}
-			t.write(tok.text)
-		case quoted:
+			t.write(tok.Text)
+		case sqltext.Quoted:
 			t.write(identifier(tok))
-		case number, mark:
-			t.write(tok.text)
+		case sqltext.Number, sqltext.Mark:
+			t.write(tok.Text)
 		}
 		if err != nil {
 			return err
@@ -73,20 +75,20 @@ func (t *translation) expression(ts []token) error {
 
 // call translates the word at i, which a parenthesis follows, and returns the
 // index of the last token it has used.
-func (t *translation) call(ts []token, i int) (int, error) {
-	name := strings.ToUpper(ts[i].text)
+func (t *translation) call(ts []sqltext.Token, i int) (int, error) {
+	name := strings.ToUpper(ts[i].Text)
 	if strings.Contains(notFunctions, " "+name+" ") || strings.Contains(functions, " "+name+" ") {
 		t.write(name)
 		return i, nil // what is in the parentheses comes next
 	}
-	end, err := closing(ts, i+1)
+	end, err := sqltext.Closing(ts, i+1)
 	if err != nil {
 		return 0, err
 	}
 	inner := ts[i+2 : end]
-	args := split(inner)
+	args := sqltext.Split(inner)
 	switch {
-	case name == "NOW" && len(inner) == 1 && inner[0] == token{number, "3"}:
+	case name == "NOW" && len(inner) == 1 && inner[0].Kind == sqltext.Number && inner[0].Text == "3":
 		t.write(now)
 	case name == "VALUES" && t.upsert && len(inner) == 1:
 		t.write("excluded." + identifier(inner[0]))
@@ -101,9 +103,9 @@ func (t *translation) call(ts []token, i int) (int, error) {
 }
 
 // unit returns the length of the unit that stands there.
-func unit(ts []token) (time.Duration, error) {
-	if len(ts) == 1 && ts[0].kind == word {
-		switch strings.ToUpper(ts[0].text) {
+func unit(ts []sqltext.Token) (time.Duration, error) {
+	if len(ts) == 1 && ts[0].Kind == sqltext.Word {
+		switch strings.ToUpper(ts[0].Text) {
 		case "MICROSECOND":
 			return time.Microsecond, nil
 		case "SECOND":
@@ -121,7 +123,7 @@ func unit(ts []token) (time.Duration, error) {
 
 // addTime translates TIMESTAMPADD(unit, n, t). The sum is rounded to the
 // millisecond, as MySQL does when a column takes it.
-func (t *translation) addTime(args [][]token) error {
+func (t *translation) addTime(args [][]sqltext.Token) error {
 	length, err := unit(args[0])
 	if err != nil {
 		return err
@@ -145,7 +147,7 @@ func (t *translation) addTime(args [][]token) error {
 // subtractTime translates TIMESTAMPDIFF(unit, a, b): b - a in whole units. Both
 // are whole milliseconds, so the number of days between them, a float, is
 // exact once it is rounded to the millisecond.
-func (t *translation) subtractTime(args [][]token) error {
+func (t *translation) subtractTime(args [][]sqltext.Token) error {
 	length, err := unit(args[0])
 	if err != nil {
 		return err
@@ -168,9 +170,9 @@ func (t *translation) subtractTime(args [][]token) error {
 }
 
 // timeValue translates an expression that is known to be a time.
-func (t *translation) timeValue(ts []token) error {
-	if len(ts) == 1 && ts[0].kind == text {
-		return t.time(ts[0].text)
+func (t *translation) timeValue(ts []sqltext.Token) error {
+	if len(ts) == 1 && ts[0].Kind == sqltext.String {
+		return t.time(ts[0].Text)
 	}
 	return t.expression(ts)
 }
@@ -197,8 +199,8 @@ func parseTime(s string) (time.Time, error) {
 
 // literal writes the string at i. A string that looks like a time may be one,
 // and a name like any other: its column tells, or it is refused.
-func (t *translation) literal(ts []token, i int) error {
-	s := ts[i].text
+func (t *translation) literal(ts []sqltext.Token, i int) error {
+	s := ts[i].Text
 	if _, err := parseTime(s); err != nil {
 		t.bind(s)
 		return nil
@@ -217,31 +219,33 @@ func (t *translation) literal(ts []token, i int) error {
 
 // columnOf returns the name of the column that the string at i is compared
 // with or assigned to: beside an operator, or before IN.
-func columnOf(ts []token, i int) (string, bool) {
+func columnOf(ts []sqltext.Token, i int) (string, bool) {
 	switch {
 	case i >= 2 && comparison(ts[i-1]):
 		return name(ts[i-2])
 	case i+2 < len(ts) && comparison(ts[i+1]):
-		if i+4 < len(ts) && ts[i+3].isMark(".") {
+		if i+4 < len(ts) && ts[i+3].IsMark(".") {
 			return name(ts[i+4])
 		}
 		return name(ts[i+2])
 	}
-	for i--; i >= 0 && (ts[i].kind == text || ts[i].isMark(",")); i-- {
+	for i--; i >= 0 && (ts[i].Kind == sqltext.String || ts[i].IsMark(",")); i-- {
 	}
-	if i < 2 || !ts[i].isMark("(") || !ts[i-1].is("IN") {
+	if i < 2 || !ts[i].IsMark("(") || !ts[i-1].Is("IN") {
 		return "", false
 	}
-	if i >= 3 && ts[i-2].is("NOT") {
+	if i >= 3 && ts[i-2].Is("NOT") {
 		return name(ts[i-3])
 	}
 	return name(ts[i-2])
 }
 
-func name(t token) (string, bool) { return t.text, t.kind == word || t.kind == quoted }
+func name(t sqltext.Token) (string, bool) {
+	return t.Text, t.IsName()
+}
 
-func comparison(t token) bool {
-	return t.kind == mark && slices.Contains([]string{"=", "<", ">", "<=", ">=", "<>", "!="}, t.text)
+func comparison(t sqltext.Token) bool {
+	return t.Kind == sqltext.Mark && slices.Contains([]string{"=", "<", ">", "<=", ">=", "<>", "!="}, t.Text)
 }
 
 func (t *translation) bind(s string) {
@@ -261,28 +265,28 @@ func (t *translation) bytes(s string) {
 
 // insert translates INSERT [IGNORE] INTO table (columns) VALUES (...), ...
 // [ON DUPLICATE KEY UPDATE ...].
-func (t *translation) insert(ts []token) error {
+func (t *translation) insert(ts []sqltext.Token) error {
 	rest := ts[1:]
 	t.write("INSERT")
-	if len(rest) > 0 && rest[0].is("IGNORE") {
+	if len(rest) > 0 && rest[0].Is("IGNORE") {
 		t.write("OR IGNORE")
 		rest = rest[1:]
 	}
-	if len(rest) < 5 || !rest[0].is("INTO") || !rest[2].isMark("(") {
+	if len(rest) < 5 || !rest[0].Is("INTO") || !rest[2].IsMark("(") {
 		return errors.New("an INSERT of this form")
 	}
-	end, err := closing(rest, 2)
+	end, err := sqltext.Closing(rest, 2)
 	if err != nil {
 		return err
 	}
-	t.generated = t.dialect.automatic[strings.ToLower(rest[1].text)]
-	columns := split(rest[3:end])
+	t.generated = t.dialect.automatic[strings.ToLower(rest[1].Text)]
+	columns := sqltext.Split(rest[3:end])
 	t.write("INTO " + identifier(rest[1]) + " (")
 	if err := t.expression(rest[3:end]); err != nil {
 		return err
 	}
 	t.write(")")
-	if rest = rest[end+1:]; len(rest) == 0 || !rest[0].is("VALUES") {
+	if rest = rest[end+1:]; len(rest) == 0 || !rest[0].Is("VALUES") {
 		return errors.New("an INSERT without VALUES")
 	}
 	rest = rest[1:]
@@ -295,7 +299,7 @@ func (t *translation) insert(ts []token) error {
 	if len(rest) == 0 {
 		return nil
 	}
-	if len(rest) < 5 || !same(rest[:4], "ON DUPLICATE KEY UPDATE") {
+	if len(rest) < 5 || !sqltext.Same(rest[:4], "ON DUPLICATE KEY UPDATE") {
 		return errors.New("an INSERT with this behind its rows")
 	}
 	t.write("ON CONFLICT DO UPDATE SET")
@@ -305,15 +309,15 @@ func (t *translation) insert(ts []token) error {
 
 // row translates the row that ts begins with. It returns what follows, without
 // the comma that promises more.
-func (t *translation) row(columns [][]token, ts []token) (rest []token, more bool, err error) {
-	if len(ts) == 0 || !ts[0].isMark("(") {
+func (t *translation) row(columns [][]sqltext.Token, ts []sqltext.Token) (rest []sqltext.Token, more bool, err error) {
+	if len(ts) == 0 || !ts[0].IsMark("(") {
 		return nil, false, errors.New("a row without its parenthesis")
 	}
-	end, err := closing(ts, 0)
+	end, err := sqltext.Closing(ts, 0)
 	if err != nil {
 		return nil, false, err
 	}
-	values := split(ts[1:end])
+	values := sqltext.Split(ts[1:end])
 	if len(values) != len(columns) {
 		return nil, false, fmt.Errorf("%d values for %d columns", len(values), len(columns))
 	}
@@ -327,7 +331,7 @@ func (t *translation) row(columns [][]token, ts []token) (rest []token, more boo
 		}
 	}
 	t.write(")")
-	if rest = ts[end+1:]; len(rest) > 0 && rest[0].isMark(",") {
+	if rest = ts[end+1:]; len(rest) > 0 && rest[0].IsMark(",") {
 		t.write(",")
 		return rest[1:], true, nil
 	}
@@ -336,24 +340,24 @@ func (t *translation) row(columns [][]token, ts []token) (rest []token, more boo
 
 // value translates what the column is set to. There, a lone string needs no
 // operator beside it to say what it is.
-func (t *translation) value(column, v []token) error {
-	if len(v) != 1 || v[0].kind != text || len(column) != 1 {
+func (t *translation) value(column, v []sqltext.Token) error {
+	if len(v) != 1 || v[0].Kind != sqltext.String || len(column) != 1 {
 		return t.expression(v)
 	}
-	if t.dialect.columns[strings.ToLower(column[0].text)] {
-		return t.time(v[0].text)
+	if t.dialect.columns[strings.ToLower(column[0].Text)] {
+		return t.time(v[0].Text)
 	}
-	t.bind(v[0].text)
+	t.bind(v[0].Text)
 	return nil
 }
 
 // update translates UPDATE table SET ... [WHERE ...].
-func (t *translation) update(ts []token) error {
-	if len(ts) < 6 || !ts[2].is("SET") {
+func (t *translation) update(ts []sqltext.Token) error {
+	if len(ts) < 6 || !ts[2].Is("SET") {
 		return errors.New("an UPDATE of this form")
 	}
 	t.write("UPDATE " + identifier(ts[1]) + " SET")
-	end := slices.IndexFunc(ts, func(t token) bool { return t.is("WHERE") })
+	end := slices.IndexFunc(ts, func(t sqltext.Token) bool { return t.Is("WHERE") })
 	if end < 0 {
 		end = len(ts)
 	}
@@ -365,19 +369,19 @@ func (t *translation) update(ts []token) error {
 
 // assignments translates column = expression, ... MySQL makes them one after
 // the other and SQLite all at once, so none may read what one before has set.
-func (t *translation) assignments(ts []token) error {
+func (t *translation) assignments(ts []sqltext.Token) error {
 	var set []string
-	for i, item := range split(ts) {
-		if len(item) < 3 || !item[1].isMark("=") {
+	for i, item := range sqltext.Split(ts) {
+		if len(item) < 3 || !item[1].IsMark("=") {
 			return errors.New("an assignment of this form")
 		}
 		for j, tok := range item[2:] {
-			insideValues := j >= 2 && item[j].is("VALUES") // VALUES(column) is the new row's
+			insideValues := j >= 2 && item[j].Is("VALUES") // VALUES(column) is the new row's
 			if column, ok := name(tok); ok && !insideValues && slices.Contains(set, strings.ToLower(column)) {
 				return fmt.Errorf("an assignment that reads %s after it was set", column)
 			}
 		}
-		set = append(set, strings.ToLower(item[0].text))
+		set = append(set, strings.ToLower(item[0].Text))
 		if i > 0 {
 			t.write(",")
 		}

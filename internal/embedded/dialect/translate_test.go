@@ -80,6 +80,9 @@ var translations = []struct {
 	{"a list of times", "SELECT id FROM orders WHERE created_at IN ('2031-02-03 04:05:06')", Statement{
 		SQL: "SELECT id FROM orders WHERE created_at IN ( ? )", Args: []any{"2031-02-03 04:05:06.000"},
 	}},
+	{"midnight", "UPDATE activities SET ends_at = '2031-02-03' WHERE starts_at < '2031-02-03'", Statement{
+		Kind: Exec, SQL: "UPDATE activities SET ends_at = ? WHERE starts_at < ?", Args: []any{"2031-02-03 00:00:00.000", "2031-02-03 00:00:00.000"},
+	}},
 	{"functions of both", "SELECT COALESCE(SUM(quantity), 0), COUNT(*), COUNT(DISTINCT user_id) FROM orders", Statement{
 		SQL: "SELECT COALESCE ( SUM ( quantity ) , 0 ) , COUNT ( * ) , COUNT ( DISTINCT user_id ) FROM orders",
 	}},

@@ -1,4 +1,6 @@
-package dialect
+// Package sqltext cuts a MySQL statement into tokens. It decides, and it alone,
+// what is in a string or a comment: nothing that comes after looks into one.
+package sqltext
 
 import (
 	"errors"
@@ -6,40 +8,45 @@ import (
 	"strings"
 )
 
-// kind says what a token is.
-type kind uint8
+// Kind says what a token is.
+type Kind uint8
 
+// The kinds of tokens.
 const (
-	word   kind = iota // a keyword or a name
-	quoted             // a name in backquotes, without them
-	number             // an unsigned number
-	text               // a character string, decoded
-	blob               // a binary string, decoded
-	mark               // an operator or a separator
+	Word   Kind = iota // a keyword or a name
+	Quoted             // a name in backquotes, without them
+	Number             // an unsigned number
+	String             // a character string, decoded
+	Binary             // a binary string, decoded
+	Mark               // an operator or a separator
 )
 
-// token is one word of a statement. Comments and spaces are not tokens.
-type token struct {
-	kind kind
-	text string
+// Token is one word of a statement. Comments and spaces are not tokens.
+type Token struct {
+	Kind Kind
+	Text string
 }
 
-// is reports whether the token is the keyword, which is written in capitals.
-func (t token) is(keyword string) bool {
-	return t.kind == word && strings.EqualFold(t.text, keyword)
+// Is reports whether the token is the keyword, in letters of any case.
+func (t Token) Is(keyword string) bool {
+	return t.Kind == Word && strings.EqualFold(t.Text, keyword)
 }
 
-// isMark reports whether the token is the operator or separator.
-func (t token) isMark(m string) bool { return t.kind == mark && t.text == m }
+// IsMark reports whether the token is the operator or separator.
+func (t Token) IsMark(m string) bool { return t.Kind == Mark && t.Text == m }
+
+// IsName reports whether the token may be a name.
+func (t Token) IsName() bool { return t.Kind == Word || t.Kind == Quoted }
 
 // marks are the operators that mean the same in MySQL and in SQLite. Not here,
 // because they do not: / || && % ^ ~ | & <=> := and all that begins with @.
 const marks = "( ) , . * = < > + - ; <= >= <> !="
 
-// tokenize cuts a statement into tokens. It decides, and it alone, what is in
-// a string: nothing later looks into one.
-func tokenize(sql string) ([]token, error) {
-	tokens := make([]token, 0, len(sql)/6+8)
+// Tokenize cuts a statement, or several, into tokens. An operator that does not
+// mean the same in MySQL and in SQLite is an error, and so is a string or a
+// comment without its end.
+func Tokenize(sql string) ([]Token, error) {
+	tokens := make([]Token, 0, len(sql)/6+8)
 	for i := 0; i < len(sql); {
 		if n := blank(sql[i:]); n > 0 {
 			i += n
@@ -74,47 +81,47 @@ func blank(s string) int {
 }
 
 // next reads the token that s begins with, and returns its length in s.
-func next(s string) (token, int, error) {
+func next(s string) (Token, int, error) {
 	c := s[0]
 	switch {
 	case c == '\'' || c == '"':
 		value, n, err := unquote(s)
-		return token{text, value}, n, err
+		return Token{String, value}, n, err
 	case c == '`':
 		end := strings.IndexByte(s[1:], '`')
 		if end < 1 {
-			return token{}, 0, errors.New("a backquote without its end")
+			return Token{}, 0, errors.New("a backquote without its end")
 		}
-		return token{quoted, s[1 : end+1]}, end + 2, nil
+		return Token{Quoted, s[1 : end+1]}, end + 2, nil
 	case c >= '0' && c <= '9':
 		return numeric(s)
 	case nameByte(c):
 		n := nameLen(s)
 		if k, ok := introducer(s[:n]); ok && n < len(s) && s[n] == '\'' {
 			value, m, err := unquote(s[n:])
-			return token{k, value}, n + m, err
+			return Token{k, value}, n + m, err
 		}
-		return token{word, s[:n]}, n, nil
+		return Token{Word, s[:n]}, n, nil
 	}
 	for n := min(len(s), 3); n > 0; n-- { // the longest first; three to see <=> as a whole
 		if m := s[:n]; !strings.Contains(m, " ") && strings.Contains(" "+marks+" ", " "+m+" ") {
 			if strings.HasPrefix(s, "<=>") {
 				break
 			}
-			return token{mark, m}, n, nil
+			return Token{Mark, m}, n, nil
 		}
 	}
-	return token{}, 0, fmt.Errorf("the character %q", c)
+	return Token{}, 0, fmt.Errorf("the character %q", c)
 }
 
 // introducer says what string follows the charset word, as go-sql-driver
 // writes _binary'...' for bytes.
-func introducer(word string) (kind, bool) {
+func introducer(word string) (Kind, bool) {
 	switch strings.ToLower(word) {
 	case "_binary":
-		return blob, true
+		return Binary, true
 	case "_utf8mb4", "_ascii":
-		return text, true
+		return String, true
 	}
 	return 0, false
 }
@@ -134,7 +141,7 @@ func nameLen(s string) int {
 }
 
 // numeric reads 12, 1.5 or 1e-3, and refuses 0x1f, which is a string in MySQL.
-func numeric(s string) (token, int, error) {
+func numeric(s string) (Token, int, error) {
 	n := digits(s)
 	if n < len(s) && s[n] == '.' {
 		n += 1 + digits(s[n+1:])
@@ -149,9 +156,9 @@ func numeric(s string) (token, int, error) {
 		}
 	}
 	if n < len(s) && nameByte(s[n]) {
-		return token{}, 0, fmt.Errorf("the number %.20q", s)
+		return Token{}, 0, fmt.Errorf("the number %.20q", s)
 	}
-	return token{number, s[:n]}, n, nil
+	return Token{Number, s[:n]}, n, nil
 }
 
 func digits(s string) int {
@@ -212,4 +219,53 @@ func unescape(c byte) string {
 	default:
 		return string([]byte{c})
 	}
+}
+
+// Same reports whether ts are these keywords and nothing else.
+func Same(ts []Token, words string) bool {
+	want := strings.Fields(words)
+	if len(ts) != len(want) {
+		return false
+	}
+	for i, t := range ts {
+		if !t.Is(want[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// Split cuts ts at the commas that are in no parentheses.
+func Split(ts []Token) [][]Token {
+	var parts [][]Token
+	depth, start := 0, 0
+	for i, t := range ts {
+		switch {
+		case t.IsMark("("):
+			depth++
+		case t.IsMark(")"):
+			depth--
+		case t.IsMark(",") && depth == 0:
+			parts = append(parts, ts[start:i])
+			start = i + 1
+		}
+	}
+	return append(parts, ts[start:])
+}
+
+// Closing returns the index of the parenthesis that closes the one at open.
+func Closing(ts []Token, open int) (int, error) {
+	depth := 0
+	for i := open; i < len(ts); i++ {
+		switch {
+		case ts[i].IsMark("("):
+			depth++
+		case ts[i].IsMark(")"):
+			depth--
+			if depth == 0 {
+				return i, nil
+			}
+		}
+	}
+	return 0, errors.New("a parenthesis without its end")
 }
