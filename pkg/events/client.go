@@ -87,8 +87,10 @@ func (c ClientConfig) dialer() *kafka.Dialer {
 // goroutines stay. MetadataTTL bounds how long a moved leader goes unnoticed:
 // with kafka-go's default of 6 s writes stalled for up to 3.4 s.
 func (c ClientConfig) transport() *kafka.Transport {
-	return &kafka.Transport{ClientID: c.ClientID, DialTimeout: dialTimeout, IdleTimeout: 5 * time.Minute,
-		MetadataTTL: time.Second, TLS: c.TLS, SASL: c.SASL}
+	return &kafka.Transport{
+		ClientID: c.ClientID, DialTimeout: dialTimeout, IdleTimeout: 5 * time.Minute,
+		MetadataTTL: time.Second, TLS: c.TLS, SASL: c.SASL,
+	}
 }
 
 func (c ClientConfig) addr() net.Addr { return kafka.TCP(c.Brokers...) }

@@ -20,8 +20,9 @@ import (
 //
 // next is published even when err is not nil, each event of it once per batch:
 // what has been decided is told before what is missing is tried again. An err
-// made by [Permanent] says that no retry can cure it; any other is a fault, and
-// the whole batch comes again. Handlers of several partitions run side by side.
+// made by [Permanent] says that no retry can cure it, and so does an event in
+// next that [Event.Validate] refuses; any other is a fault, and the whole batch
+// comes again. Handlers of several partitions run side by side.
 type Handler func(ctx context.Context, batch []Event) (next []Event, err error)
 
 // ConsumerConfig says how a Consumer works.
@@ -131,14 +132,15 @@ func (c *Consumer) Run(ctx context.Context) error {
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
 		ID: c.group, Brokers: c.cfg.Brokers, Topics: []string{c.topic}, Dialer: c.cfg.dialer(),
 		HeartbeatInterval: c.cfg.HeartbeatInterval, SessionTimeout: c.cfg.SessionTimeout,
-		RebalanceTimeout: c.cfg.RebalanceTimeout, JoinGroupBackoff: 500 * time.Millisecond,
+		RebalanceTimeout: c.cfg.RebalanceTimeout, JoinGroupBackoff: joinPause,
 		StartOffset: kafka.FirstOffset, WatchPartitionChanges: true, PartitionWatchInterval: 10 * time.Second,
 		GroupBalancers: []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
 	})
 	if err != nil {
 		return fmt.Errorf("join group %s: %w", c.group, err)
 	}
-	defer group.Close()
+	defer func() { _ = group.Close() }()
+	defer c.metrics.assigned.Set(0)
 	var owned sync.WaitGroup
 	defer owned.Wait() // first: the group is left, and heartbeats end, when all is committed
 	for c.awaitTopic(ctx) == nil {

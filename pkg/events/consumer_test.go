@@ -477,8 +477,10 @@ func commitAs(t testing.TB, cfg ClientConfig, partition int, offset int64) {
 	eventually(t, "the position is set", func() bool {
 		var failed error
 		err := cfg.withClient(func(client *kafka.Client) error {
-			resp, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: cfg.GroupName("deduct"), GenerationID: -1,
-				Topics: map[string][]kafka.OffsetCommit{cfg.TopicName(Reservations): {{Partition: partition, Offset: offset}}}})
+			resp, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+				GroupID: cfg.GroupName("deduct"), GenerationID: -1,
+				Topics: map[string][]kafka.OffsetCommit{cfg.TopicName(Reservations): {{Partition: partition, Offset: offset}}},
+			})
 			if err == nil {
 				failed = resp.Topics[cfg.TopicName(Reservations)][0].Error
 			}

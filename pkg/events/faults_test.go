@@ -2,13 +2,17 @@ package events
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -125,6 +129,20 @@ func TestPublishRefusedByTheBroker(t *testing.T) {
 		t.Errorf("%d records written, want all but one of 50", n)
 	}
 
+	// Beside an event that is too large, one that may not be written now: the
+	// caller must not take the rest for written.
+	elsewhere := record{topic: cfg.TopicName(Payments), key: []byte(rid(1)), value: []byte("1")}
+	if err := fake.CreateTopic(elsewhere.topic, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	closed := fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: elsewhere.topic, Err: kerr.TopicAuthorizationFailed, Count: -1})
+	for _, pair := range [][]record{{many[33], elsewhere}, {elsewhere, many[33]}} {
+		if err := p.publish(t.Context(), pair); !errors.Is(err, kafka.TopicAuthorizationFailed) || isPermanent(err) {
+			t.Errorf("error %v, want the fault", err)
+		}
+	}
+	closed.Remove()
+
 	denied := fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.TopicAuthorizationFailed, Count: -1})
 	defer denied.Remove()
 	err = p.publish(t.Context(), many[:1])
@@ -206,6 +224,57 @@ func TestConsumerBuriesTheOversized(t *testing.T) {
 	}
 	if h := headers(dead[0]); h[HeaderTruncated] != "true" || h[HeaderOriginOffset] != "0" || len(dead[0].Value) != 0 {
 		t.Errorf("dead letter %v with %d bytes, want a stub that names its origin", h, len(dead[0].Value))
+	}
+}
+
+// What follows from a record may be what no retry can cure.
+func TestConsumerBuriesWhatItCannotTell(t *testing.T) {
+	_, cfg := newFake(t, 1)
+	p := newPublisher(t, cfg)
+	publish(t, p, created("phone", 0, 30)...)
+	consume(t, ConsumerConfig{ClientConfig: cfg}, p, func(_ context.Context, batch []Event) ([]Event, error) {
+		next := follow(batch)
+		for i := range next {
+			if next[i].ReservationID == rid(17) {
+				next[i].Quantity = -1
+			}
+		}
+		return next, nil
+	})
+	eventually(t, "all is committed", caughtUp(t, cfg))
+	dead := records(t, cfg, DeadLetterTopic("deduct"))
+	if len(dead) != 1 || headers(dead[0])[headerSubject] != rid(17) || !strings.Contains(headers(dead[0])[HeaderError], "quantity -1") {
+		t.Errorf("dead letters %v, want the record whose consequence is malformed", dead)
+	}
+	if n := len(records(t, cfg, Deductions)); n != 29 {
+		t.Errorf("%d deductions, want 29", n)
+	}
+}
+
+// Both of kafka-go's ways to connect use the credentials: dialer and transport.
+func TestTLSAndSASL(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate of 127.0.0.1
+	defer web.Close()
+	fake, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.TLS(web.TLS.Clone()), kfake.EnableSASL(), kfake.Superuser("PLAIN", "shop", "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fake.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(web.Certificate())
+	cfg := ClientConfig{Brokers: fake.ListenAddrs(), Prefix: "safe", TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, SASL: plain.Mechanism{Username: "shop", Password: "secret"}}
+	apply(t, cfg)
+	p := newPublisher(t, cfg)
+	publish(t, p, created("phone", 0, 10)...)
+	c := consume(t, ConsumerConfig{ClientConfig: cfg}, p, func(_ context.Context, batch []Event) ([]Event, error) { return follow(batch), nil })
+	eventually(t, "all is committed", caughtUp(t, cfg))
+	c.wait(t)
+
+	cfg.SASL = plain.Mechanism{Username: "shop", Password: "wrong"}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if err := newPublisher(t, cfg).Publish(ctx, created("phone", 0, 1)...); err == nil || isPermanent(err) {
+		t.Errorf("a wrong password: error %v, want a fault", err)
 	}
 }
 

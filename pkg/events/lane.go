@@ -137,8 +137,10 @@ func (p *Publisher) request(parts map[topicPartition][]*item) *produce.Request {
 	for key, items := range parts {
 		records := make([]kafka.Record, len(items))
 		for i, it := range items {
-			records[i] = kafka.Record{Time: it.record.time, Headers: it.record.headers,
-				Key: kafka.NewBytes(it.record.key), Value: kafka.NewBytes(it.record.value)}
+			records[i] = kafka.Record{
+				Time: it.record.time, Headers: it.record.headers,
+				Key: kafka.NewBytes(it.record.key), Value: kafka.NewBytes(it.record.value),
+			}
 		}
 		topics[key.topic] = append(topics[key.topic], produce.RequestPartition{
 			Partition: key.partition,

@@ -23,6 +23,9 @@ type partition struct {
 // errMoved says that next was outside the log and has been moved.
 var errMoved = errors.New("position was outside the log")
 
+// joinPause is how long a member waits before it joins again after a failure.
+const joinPause = 500 * time.Millisecond
+
 // publishTimeout is how long one attempt to tell what follows may take before
 // it counts, and is logged, as an outage.
 const publishTimeout = 10 * time.Second
@@ -43,6 +46,9 @@ func (c *Consumer) own(ctx, gctx context.Context, p *partition) {
 	}
 	if live.Err() == nil {
 		p.outages.log.Warn("partition is given up, what is not committed comes again", "partition", p.id, "error", err)
+		pause, cancel := context.WithTimeout(live, joinPause)
+		defer cancel()
+		<-pause.Done() // or commits that always fail would make the group rejoin without a breath
 	}
 }
 
@@ -81,7 +87,7 @@ func (p *partition) read(live, work context.Context) error {
 		ReadBackoffMin: 20 * time.Millisecond, ReadBackoffMax: 500 * time.Millisecond,
 		OffsetOutOfRangeError: true, // without it the reader would wait for ever, silently
 	})
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	if err := r.SetOffset(p.next); err != nil {
 		return err
 	}
@@ -105,6 +111,7 @@ func (p *partition) collect(live context.Context, r *kafka.Reader) []kafka.Messa
 	if !ok {
 		return nil
 	}
+	p.outages.set("fetch", p.id, nil)
 	batch := make([]kafka.Message, 0, p.cfg.MaxBatch)
 	fill, cancel := context.WithTimeout(live, p.cfg.MaxWait)
 	defer cancel()
@@ -138,7 +145,6 @@ func (p *partition) fetch(ctx context.Context, r *kafka.Reader) (kafka.Message, 
 		p.outages.set("fetch", p.id, err)
 		return m, false
 	}
-	p.outages.set("fetch", p.id, nil)
 	return m, true
 }
 

@@ -151,12 +151,10 @@ func (p *Publisher) publish(ctx context.Context, records []record) error {
 
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
 		backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
-	var refused error // the first that no retry can cure
+	var refused error
 	for {
 		got := p.round(ctx, records)
-		if refused == nil {
-			refused = got.refused
-		}
+		refused = graver(refused, got.refused)
 		if len(got.again) == 0 {
 			return refused
 		}
@@ -240,15 +238,23 @@ func (p *Publisher) sum(items []item) outcome {
 			out.again, out.fault = append(out.again, it.record), it.err
 		default:
 			p.metrics.messages.WithLabelValues(it.record.topic, "failed").Inc()
-			if out.refused == nil {
-				out.refused = fmt.Errorf("publish key %s to %s: %w", it.record.key, it.record.topic, it.err)
-			}
+			err := fmt.Errorf("publish key %s to %s: %w", it.record.key, it.record.topic, it.err)
 			if refusesContent(it.err) {
-				out.refused = Permanent(out.refused)
+				err = Permanent(err)
 			}
+			out.refused = graver(out.refused, err)
 		}
 	}
 	return out
+}
+
+// graver returns the error that the caller must hear of: a fault before a
+// permanent one, because that says that the other events are written.
+func graver(a, b error) error {
+	if a == nil || (b != nil && isPermanent(a)) {
+		return b
+	}
+	return a
 }
 
 // begin reports whether the Publisher is open, and if so counts the caller in.

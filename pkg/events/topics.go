@@ -70,8 +70,10 @@ func parseTopics(text []byte) ([]TopicSpec, error) {
 		if t.Key != "product" && t.Key != "reservation" && t.Key != "origin" {
 			return nil, fmt.Errorf("read topics.yaml: key %q of %s: want product, reservation or origin", t.Key, t.Name)
 		}
-		out = append(out, TopicSpec{Name: t.Name, Key: t.Key, Retention: time.Duration(days) * 24 * time.Hour, Owner: t.Owner, Description: t.Description,
-			Partitions: file.Defaults.Partitions, Replication: file.Defaults.Replication, MinInSync: file.Defaults.MinInSync})
+		out = append(out, TopicSpec{
+			Name: t.Name, Key: t.Key, Retention: time.Duration(days) * 24 * time.Hour, Owner: t.Owner, Description: t.Description,
+			Partitions: file.Defaults.Partitions, Replication: file.Defaults.Replication, MinInSync: file.Defaults.MinInSync,
+		})
 	}
 	return out, nil
 }
@@ -153,7 +155,7 @@ func (c ClientConfig) knowsLeaders(ctx context.Context, broker string, topics []
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	until, _ := ctx.Deadline()
 	if err := conn.SetDeadline(until); err != nil {
 		return err
