@@ -18,9 +18,12 @@ import (
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
-func execute(t testing.TB, db interface {
-	ExecContext(context.Context, string, ...any) (sql.Result, error)
-}, statement string, args ...any) sql.Result {
+// execer is a *sql.DB or a *sql.Tx.
+type execer interface {
+	ExecContext(ctx context.Context, statement string, args ...any) (sql.Result, error)
+}
+
+func execute(t testing.TB, db execer, statement string, args ...any) sql.Result {
 	t.Helper()
 	res, err := db.ExecContext(context.Background(), statement, args...)
 	if err != nil {

@@ -197,11 +197,16 @@ func parseTime(s string) (time.Time, error) {
 	return time.Parse(time.DateTime, s)
 }
 
+func looksLikeTime(s string) bool {
+	_, err := parseTime(s)
+	return err == nil
+}
+
 // literal writes the string at i. A string that looks like a time may be one,
 // and a name like any other: its column tells, or it is refused.
 func (t *translation) literal(ts []sqltext.Token, i int) error {
 	s := ts[i].Text
-	if _, err := parseTime(s); err != nil {
+	if !looksLikeTime(s) {
 		t.bind(s)
 		return nil
 	}
