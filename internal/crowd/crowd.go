@@ -27,6 +27,7 @@ type Config struct {
 	Products    []string      // what they buy; each buyer one product, the first the most wanted
 	Buyers      int           // how many come
 	Callers     int           // how many call at the same time
+	Rate        int           // how many come in a second; 0 = as fast as the callers can
 	DoubleClick float64       // share that sends every accepted request once more
 	Patience    time.Duration // how long one buyer goes on trying while the answer is 503 or none
 	Seed        uint64        // decides who buys what
@@ -75,12 +76,16 @@ func (c *Crowd) Run(ctx context.Context) {
 	defer c.client.CloseIdleConnections()
 	var next atomic.Int64
 	var wg sync.WaitGroup
+	began := time.Now()
 	for range c.cfg.Callers {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				i := next.Add(1) - 1
 				if i >= int64(c.cfg.Buyers) {
 					return
+				}
+				if c.cfg.Rate > 0 {
+					pause(ctx, time.Until(began.Add(time.Duration(i)*time.Second/time.Duration(c.cfg.Rate))))
 				}
 				c.buyer(ctx, i)
 				c.Served.Add(1)
@@ -144,14 +149,21 @@ func (c *Crowd) insist(ctx context.Context, want Accepted, r *rand.Rand) (Accept
 			c.note(fmt.Sprintf("status %d %s", status, answer.Code))
 		}
 		c.Waits.Add(1)
-		t := time.NewTimer(time.Duration(50+r.IntN(200)) * time.Millisecond)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
+		pause(ctx, time.Duration(50+r.IntN(200))*time.Millisecond)
+		if ctx.Err() != nil {
 			c.GaveUp.Add(1)
 			return want, false
 		}
+	}
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -164,7 +164,7 @@ type sale struct {
 	done     chan struct{}
 }
 
-func (c *cluster) startSale(t *testing.T, activity string, products []string, buyers int) *sale {
+func (c *cluster) startSale(t *testing.T, activity string, products []string, buyers, rate int) *sale {
 	t.Helper()
 	checkout := &crowd.Checkout{Gateways: c.gateways(), Key: c.serviceKey, Cancel: 0.06, Abandon: 0.04, Now: time.Now}
 	consumer := events.NewConsumer(events.ConsumerConfig{ClientConfig: c.stores.Kafka, Group: "checkout", Topic: events.Orders}, checkout.Handle, c.stores.Publisher)
@@ -174,7 +174,7 @@ func (c *cluster) startSale(t *testing.T, activity string, products []string, bu
 	t.Cleanup(func() { cancel(); <-closed })
 	s := &sale{c: c, products: products, done: make(chan struct{}), buyers: crowd.New(crowd.Config{
 		Gateways: c.gateways(), Key: c.serviceKey, Activity: activity, Products: products,
-		Buyers: buyers, Callers: 64, DoubleClick: 0.05, Patience: 2 * time.Minute, Seed: 7,
+		Buyers: buyers, Rate: rate, Callers: 64, DoubleClick: 0.05, Patience: 2 * time.Minute, Seed: 7,
 	})}
 	go func() { defer close(s.done); s.buyers.Run(ctx) }()
 	return s

@@ -28,7 +28,7 @@ func TestSaleSurvivesKilledWorkers(t *testing.T) {
 		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
 	})
 	activity, products := c.openSale(t, 20, 500, 15)
-	s := c.startSale(t, activity, products, 50_000)
+	s := c.startSale(t, activity, products, 50_000, 0)
 
 	s.served(t, 5_000)
 	for _, name := range []string{"stock-worker-1", "settle-worker-1"} {
@@ -141,16 +141,17 @@ func TestSaleSurvivesLostServers(t *testing.T) {
 	c := startCluster(t, app.Config{
 		Redis: set.redis, Kafka: set.kafka, MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
 	})
-	activity, products := c.openSale(t, 8, 1_000, 15)
-	s := c.startSale(t, activity, products, 30_000)
+	activity, products := c.openSale(t, 8, 2_000, 15)
+	s := c.startSale(t, activity, products, 15_000, 200) // slowly, so that there is something left to sell after each blow
 
-	s.served(t, 2_000)
+	s.served(t, 1_000)
 	set.do(t, "kill", "kafka2")
 	t.Logf("one broker of three killed after %d buyers", s.buyers.Served.Load())
-	s.served(t, 6_000)
+	s.served(t, 2_000)
 	set.do(t, "start", "kafka2")
+	t.Logf("the broker is back after %d buyers", s.buyers.Served.Load())
 
-	s.served(t, 8_000)
+	s.served(t, s.buyers.Served.Load()+500)
 	client := redis.NewClient(&redis.Options{Addr: set.redis})
 	defer client.Close()
 	if err := client.FlushAll(t.Context()).Err(); err != nil {
