@@ -307,7 +307,7 @@ func TestLostClient(t *testing.T) {
 
 // A transaction that does nothing for too long is undone.
 func TestIdleTransaction(t *testing.T) {
-	m, err := startMySQL(t.Context(), t.TempDir()+"/a.db", 200*time.Millisecond)
+	m, err := startMySQL(t.Context(), t.TempDir()+"/a.db", time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func TestIdleTransaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(400 * time.Millisecond); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(1500 * time.Millisecond); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		execute(t, tx, "UPDATE stock SET total = 1") // not idle, however long it lasts
 	}
 	execute(t, tx, insertStock, "a", 1, 1)

@@ -12,7 +12,8 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 )
 
-// expiryTick is how late a key may expire. Each tick walks over all keys.
+// expiryTick is how late, or how early, a key may expire. Each tick walks over
+// all keys.
 const expiryTick = 250 * time.Millisecond
 
 // Redis is a stand-in for one Redis server.
