@@ -139,7 +139,12 @@ func (d *demo) run(ctx context.Context) error {
 	shopCtx, closeShop := context.WithCancel(ctx)
 	shopDone := make(chan error, 1)
 	go func() { shopDone <- shop.Run(shopCtx) }()
-	defer func() { closeShop(); <-shopDone }()
+	defer func() {
+		closeShop()
+		if err := <-shopDone; err != nil {
+			_, _ = fmt.Fprintln(logs, "checkout:", err)
+		}
+	}()
 
 	saleDone := make(chan struct{})
 	go func() { defer close(saleDone); buyers.Run(ctx) }()
@@ -274,7 +279,7 @@ func (d *demo) prove(ctx context.Context, buyers *crowd.Crowd) error {
 	}
 	problems = slices.Concat(problems, fates.Wrong, tally.Unexpected)
 	res.Balanced = len(problems) == 0 && res.Oversold == 0 && res.Leaked == 0 && res.Duplicated == 0 && buyers.GaveUp.Load() == 0
-	d.view.result(d, res, accounts, fates, buyers, problems)
+	d.view.result(d, buyers, proof{res, accounts, fates, problems})
 	if !res.Balanced {
 		return exitError{exitUnbalanced, "the books do not balance"}
 	}

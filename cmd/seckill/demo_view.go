@@ -124,13 +124,21 @@ func (v view) progress(d *demo, buyers *crowd.Crowd, accounts []ops.Account) {
 	}
 }
 
-func (v view) result(d *demo, r result, accounts []ops.Account, fates ops.Fates, buyers *crowd.Crowd, problems []string) {
-	tally := buyers.Tally()
+// proof is what the stores say at the end.
+type proof struct {
+	result   result
+	accounts []ops.Account
+	fates    ops.Fates
+	problems []string
+}
+
+func (v view) result(d *demo, buyers *crowd.Crowd, p proof) {
+	tally, r := buyers.Tally(), p.result
 	if v.json {
-		for _, p := range problems {
-			v.object(map[string]any{"type": "problem", "text": p})
+		for _, text := range p.problems {
+			v.object(map[string]any{"type": "problem", "text": text})
 		}
-		for _, a := range accounts {
+		for _, a := range p.accounts {
 			v.object(struct {
 				Type string `json:"type"`
 				ops.Account
@@ -139,7 +147,7 @@ func (v view) result(d *demo, r result, accounts []ops.Account, fates ops.Fates,
 		v.object(r)
 		return
 	}
-	v.printf("\nBuyers\n  %d requests from %d buyers: %d accepted (%d paid, %d released)", buyers.Requests.Load(), d.buyers, r.Accepted, fates.Paid, fates.Released)
+	v.printf("\nBuyers\n  %d requests from %d buyers: %d accepted (%d paid, %d released)", buyers.Requests.Load(), d.buyers, r.Accepted, p.fates.Paid, p.fates.Released)
 	for _, code := range slices.Sorted(maps.Keys(tally.Refused)) {
 		v.printf(", %d %s", tally.Refused[code], code)
 	}
@@ -157,13 +165,13 @@ func (v view) result(d *demo, r result, accounts []ops.Account, fates ops.Fates,
 	}
 	row("", "MySQL ledger", "", "", "Redis", "", "orders", "", "", "")
 	row("product", "total", "available", "deducted", "surplus", "pending", "paid", "unpaid", "oversold", "leaked")
-	for _, a := range accounts {
+	for _, a := range p.accounts {
 		row(a.ProductID, a.Total, a.Available, a.Deducted, a.Surplus, a.Pending, a.Paid, a.Awaiting, a.Oversold(), a.Leaked())
 	}
 	_ = tw.Flush()
 	v.printf("\n")
-	for _, p := range problems {
-		v.printf("  ✗ %s\n", p)
+	for _, text := range p.problems {
+		v.printf("  ✗ %s\n", text)
 	}
 	mark := map[bool]string{true: "✔", false: "✗"}
 	v.printf("  %s oversold %d   %s leaked %d   %s duplicated %d   %s lost %d   in %.1f s\n",

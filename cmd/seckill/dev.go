@@ -32,7 +32,7 @@ listens on loopback only.`,
 	port := fs.Int("port", 8080, "port of the HTTP API, 0 = any")
 	quiet := fs.Bool("quiet", false, "do not show the processes' logs")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := portFree(*port); err != nil {
+		if err := portFree(cmd.Context(), *port); err != nil {
 			return err
 		}
 		if s.data != "" {
@@ -59,8 +59,9 @@ listens on loopback only.`,
 }
 
 // portFree fails with advice when somebody listens on the port already.
-func portFree(port int) error {
-	ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+func portFree(ctx context.Context, port int) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return fmt.Errorf("port %d is in use: stop what listens there or choose another, for example --port %d: %w", port, port+1, err)
 	}

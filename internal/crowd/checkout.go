@@ -75,7 +75,11 @@ func (c *Checkout) cancel(ctx context.Context, e events.Event) error {
 	var last error
 	for _, gateway := range c.Gateways {
 		url := gateway + "/v1/activities/" + e.ActivityID + "/products/" + e.ProductID + "/reservations/" + e.ReservationID + "/cancel"
-		status, answer, err := call(ctx, http.DefaultClient, c.Key, http.MethodPost, url, body, nil)
+		req, err := post(ctx, c.Key, url, body)
+		if err != nil {
+			return err
+		}
+		status, answer, err := call(http.DefaultClient, req)
 		if err == nil && status < 500 && !answer.Retryable {
 			return nil
 		}

@@ -178,20 +178,27 @@ type answer struct {
 func (c *Crowd) send(ctx context.Context, gateway string, want Accepted) (int, answer, error) {
 	body := fmt.Appendf(nil, `{"user_id":%q,"quantity":%d}`, want.UserID, want.Quantity)
 	url := gateway + "/v1/activities/" + c.cfg.Activity + "/products/" + want.ProductID + "/reservations"
-	return call(ctx, c.client, c.cfg.Key, http.MethodPost, url, body, http.Header{"Idempotency-Key": {"visit-of-" + want.UserID}})
-}
-
-// call sends one request with a JSON body and reads the answer.
-func call(ctx context.Context, client *http.Client, key, method, url string, body []byte, header http.Header) (int, answer, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	req, err := post(ctx, c.cfg.Key, url, body)
 	if err != nil {
 		return 0, answer{}, err
 	}
-	for k, v := range header {
-		req.Header[k] = v
+	req.Header.Set("Idempotency-Key", "visit-of-"+want.UserID)
+	return call(c.client, req)
+}
+
+// post is a request with a JSON body.
+func post(ctx context.Context, key, url string, body []byte) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+key)
+	return req, nil
+}
+
+// call sends a request and reads the answer.
+func call(client *http.Client, req *http.Request) (int, answer, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return 0, answer{}, err

@@ -160,9 +160,15 @@ func (c *Config) complete() error {
 		name string
 		ok   bool
 	}{
-		{"Cache", c.Cache != nil}, {"Ledger", c.Ledger != nil}, {"Orders", c.Orders != nil},
-		{"Publisher", c.Publisher != nil}, {"Snapshot", c.Snapshot != nil}, {"Catalog", c.Catalog != nil},
-		{"Load", c.Load != nil}, {"Now", c.Now != nil}, {"Keys", len(c.Keys) > 0},
+		{"Cache", c.Cache != nil},
+		{"Ledger", c.Ledger != nil},
+		{"Orders", c.Orders != nil},
+		{"Publisher", c.Publisher != nil},
+		{"Snapshot", c.Snapshot != nil},
+		{"Catalog", c.Catalog != nil},
+		{"Load", c.Load != nil},
+		{"Now", c.Now != nil},
+		{"Keys", len(c.Keys) > 0},
 		{"IDKey (at least 16 bytes)", len(c.IDKey) >= 16},
 	} {
 		if !need.ok {

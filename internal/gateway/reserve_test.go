@@ -430,7 +430,7 @@ func FuzzReserve(f *testing.F) {
 	r := newRig(f, nil)
 	_, path := r.sell(f, offer{units: stock.MaxQuantity, perOrder: 9, perUser: stock.MaxQuantity})
 	f.Fuzz(func(t *testing.T, body string) {
-		req := httptest.NewRequest("POST", path+"/reservations", strings.NewReader(body))
+		req := httptest.NewRequest(http.MethodPost, path+"/reservations", strings.NewReader(body))
 		req.Header.Set("Authorization", "Bearer "+serviceKey)
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("Idempotency-Key", "fuzz-fuzz")

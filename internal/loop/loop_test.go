@@ -34,16 +34,40 @@ func TestRun(t *testing.T) {
 		lines int             // log lines
 		why   string
 	}{
-		{"idle", nil, []time.Duration{0, every, 2 * every}, 0,
-			"an idle loop polls at its interval, the first time at once"},
-		{"busy", []outcome{{more: true}, {more: true}, {}}, []time.Duration{0, 0, 0, every}, 0,
-			"a backlog is worked off without pauses"},
-		{"fails", []outcome{{err: errAway}, {err: errAway}, {}}, []time.Duration{0, every, 2 * every, 3 * every}, 2,
-			"an outage costs two lines however many steps it lasts"},
-		{"fails and says more", []outcome{{more: true, err: errAway}, {}}, []time.Duration{0, every, 2 * every}, 2,
-			"a failing step never spins"},
-		{"fails twice", []outcome{{err: errAway}, {}, {err: errAway}, {}}, []time.Duration{0, every, 2 * every, 3 * every, 4 * every}, 4,
-			"a second outage is told again"},
+		{
+			"idle", nil,
+			[]time.Duration{0, every, 2 * every},
+			0,
+			"an idle loop polls at its interval, the first time at once",
+		},
+		{
+			"busy",
+			[]outcome{{more: true}, {more: true}, {}},
+			[]time.Duration{0, 0, 0, every},
+			0,
+			"a backlog is worked off without pauses",
+		},
+		{
+			"fails",
+			[]outcome{{err: errAway}, {err: errAway}, {}},
+			[]time.Duration{0, every, 2 * every, 3 * every},
+			2,
+			"an outage costs two lines however many steps it lasts",
+		},
+		{
+			"fails and says more",
+			[]outcome{{more: true, err: errAway}, {}},
+			[]time.Duration{0, every, 2 * every},
+			2,
+			"a failing step never spins",
+		},
+		{
+			"fails twice",
+			[]outcome{{err: errAway}, {}, {err: errAway}, {}},
+			[]time.Duration{0, every, 2 * every, 3 * every, 4 * every},
+			4,
+			"a second outage is told again",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -272,8 +272,11 @@ func TestHealer(t *testing.T) {
 		}},
 		{"restart of Redis", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},
-			{2 * time.Second, func(w world) { w.run = "b" }, []string{"configure p true", "heal p 10m1s"},
-				"the tail is lost; what changed up to 10 minutes before Redis was last seen, 1 s ago"},
+			{
+				2 * time.Second, func(w world) { w.run = "b" },
+				[]string{"configure p true", "heal p 10m1s"},
+				"the tail is lost; what changed up to 10 minutes before Redis was last seen, 1 s ago",
+			},
 			{time.Second, nothing, nil, "once is enough"},
 		}},
 		{"restart of an empty Redis", catalog.Online, []string{"p"}, []act{
@@ -290,8 +293,11 @@ func TestHealer(t *testing.T) {
 		}},
 		{"another copy has loaded", catalog.Paused, nil, []act{
 			{0, nothing, nil, "paused, so not loaded"},
-			{time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = true }, []string{"configure p true", "heal p 10m1s"},
-				"it is there all at once: the other copy may have died between loading and healing"},
+			{
+				time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = true },
+				[]string{"configure p true", "heal p 10m1s"},
+				"it is there all at once: the other copy may have died between loading and healing",
+			},
 		}},
 		{"short absence", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start"},

@@ -50,15 +50,17 @@ type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// fields are the targets of activityColumns. PayWindow is read as seconds.
+// fields are the targets of activityColumns.
 func (a *Activity) fields() []any {
-	return []any{&a.ID, &a.Name, &a.State, &a.StartsAt, &a.EndsAt, &a.PayWindow, &a.Version, &a.CreatedAt, &a.UpdatedAt}
+	return []any{&a.ID, &a.Name, &a.State, &a.StartsAt, &a.EndsAt, (*seconds)(&a.PayWindow), &a.Version, &a.CreatedAt, &a.UpdatedAt}
 }
 
 // fields are the targets of productColumns.
 func (p *Product) fields() []any {
-	return []any{&p.ID, &p.ActivityID, &p.Name, &p.ImageURL, &p.Channel, &p.PriceCents, &p.Currency, &p.Total,
-		&p.PerOrder, &p.PerUser, &p.SoldOut, &p.Version, &p.CreatedAt, &p.UpdatedAt}
+	return []any{
+		&p.ID, &p.ActivityID, &p.Name, &p.ImageURL, &p.Channel, &p.PriceCents, &p.Currency, &p.Total,
+		&p.PerOrder, &p.PerUser, &p.SoldOut, &p.Version, &p.CreatedAt, &p.UpdatedAt,
+	}
 }
 
 func activity(ctx context.Context, q queryer, query, id string) (Activity, error) {
@@ -84,7 +86,6 @@ func activities(ctx context.Context, q queryer, query string, args ...any) ([]Ac
 		if err := rows.Scan(a.fields()...); err != nil {
 			return nil, err
 		}
-		a.PayWindow *= time.Second
 		out = append(out, a)
 	}
 	return out, rows.Err()
@@ -115,4 +116,17 @@ func insertProduct(ctx context.Context, tx *sql.Tx, p Product) error {
 	}
 	_, err = tx.ExecContext(ctx, sqlAddStock, p.ID, p.Total, p.Total, p.PerUser)
 	return err
+}
+
+// seconds is a duration that is a whole number of seconds in the database.
+type seconds time.Duration
+
+// Scan implements sql.Scanner.
+func (s *seconds) Scan(src any) error {
+	var n sql.NullInt64
+	if err := n.Scan(src); err != nil {
+		return err
+	}
+	*s = seconds(n.Int64) * seconds(time.Second)
+	return nil
 }

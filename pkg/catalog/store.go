@@ -235,7 +235,6 @@ func (s *Store) OnSale(ctx context.Context) ([]Listing, error) {
 		if err := rows.Scan(append(a.fields(), p.fields()...)...); err != nil {
 			return nil, fmt.Errorf("read what is on sale: %w", err)
 		}
-		a.PayWindow *= time.Second
 		if len(out) == 0 || out[len(out)-1].Activity.ID != a.ID {
 			out = append(out, Listing{Activity: a})
 		}
@@ -278,10 +277,9 @@ func (s *Store) Offers(ctx context.Context, productIDs []string) (map[string]Off
 	for rows.Next() {
 		var id string
 		var o Offer
-		if err := rows.Scan(&id, &o.ActivityID, &o.PriceCents, &o.Currency, &o.PayWindow); err != nil {
+		if err := rows.Scan(&id, &o.ActivityID, &o.PriceCents, &o.Currency, (*seconds)(&o.PayWindow)); err != nil {
 			return nil, fmt.Errorf("read offers of %d products: %w", len(args), err)
 		}
-		o.PayWindow *= time.Second
 		out[id] = o
 	}
 	if err := rows.Err(); err != nil {

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/segmentio/kafka-go"
@@ -61,10 +62,19 @@ func committedOffsets(ctx context.Context, client *kafka.Client, group string, a
 	if err == nil {
 		err = resp.Error
 	}
-	if err != nil {
+	unheard := errors.Is(err, kafka.GroupIdNotFound) // so some brokers say that a group has never committed
+	if err != nil && !unheard {
 		return nil, err
 	}
 	out := map[int]int64{}
+	for _, parts := range ask {
+		for _, p := range parts {
+			out[p] = -1
+		}
+	}
+	if unheard {
+		return out, nil
+	}
 	for _, parts := range resp.Topics {
 		for _, p := range parts {
 			if p.Error != nil {

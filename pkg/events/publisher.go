@@ -44,7 +44,7 @@ type PublisherConfig struct {
 	Registerer prometheus.Registerer
 }
 
-// NoCompression, as PublisherConfig.Compression, sends events as they are.
+// NoCompression in PublisherConfig.Compression sends events as they are.
 const NoCompression kafka.Compression = -1
 
 const maxRequestBytes = 900_000 // before compression; a broker takes 1 MiB per partition
@@ -216,7 +216,7 @@ func (p *Publisher) round(ctx context.Context, records []record) outcome {
 		}
 	}
 	for leader, some := range byLeader {
-		p.enqueue(leader, some)
+		p.enqueue(leader, some) //nolint:contextcheck // a request belongs to all its callers, no one's end may cut it short
 	}
 	select {
 	case <-c.done:

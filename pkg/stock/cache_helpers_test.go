@@ -169,7 +169,7 @@ func argv(asks []ask, arrays int) []string {
 func id(n int) string {
 	const digits = "abcdefghijklmnopqrstuvwxyz234567"
 	b := []byte(strings.Repeat("a", 26))
-	for i := len(b) - 1; n > 0; i-- {
+	for i := len(b) - 2; n > 0; i-- { // the last carries three bits only
 		b[i] = digits[n%32]
 		n /= 32
 	}

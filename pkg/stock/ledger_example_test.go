@@ -21,6 +21,7 @@ func ExampleLedger_Deduct() {
 			switch r.State {
 			case stock.Deducted: // the units are the buyer's: an order may follow
 			case stock.Refused, stock.RolledBack: // give them back to the cache, with r.Reason
+			case stock.Pending: // never: the ledger has decided
 			}
 		}
 		return err

@@ -108,17 +108,20 @@ func TestReserveScript(t *testing.T) {
 		{
 			"a batch sees its own earlier requests: stock", onSale("3"),
 			[]ask{{"ann", id(1), "2", ""}, {"bob", id(2), "2", ""}, {"eve", id(3), "1", ""}},
-			[]string{"+", "sold_out", "+"}, "0",
+			[]string{"+", "sold_out", "+"},
+			"0",
 		},
 		{
 			"a batch sees its own earlier requests: the buyer's limit", with(onSale("99"), "per_user", "3"),
 			[]ask{{"ann", id(1), "2", ""}, {"ann", id(2), "2", ""}, {"bob", id(3), "2", ""}, {"ann", id(4), "1", ""}},
-			[]string{"+", "over_user_limit", "+", "+"}, "94",
+			[]string{"+", "over_user_limit", "+", "+"},
+			"94",
 		},
 		{
 			"a batch with a refusal of each kind moves only what it says", with(onSale("3"), "u:bob", "1;"+id(9)+",1,C,"+then, "u:max", "9;"+id(8)+",9,C,"+then),
 			[]ask{{"ann", id(1), "6", ""}, {"bob", id(9), "1", ""}, {"bob", id(9), "2", ""}, {"max", id(5), "2", ""}, {"ann", id(6), "4", ""}, {"ann", id(7), "3", ""}},
-			[]string{"over_order_limit", "1,C," + then, "id_reused", "over_user_limit", "sold_out", "+"}, "0",
+			[]string{"over_order_limit", "1,C," + then, "id_reused", "over_user_limit", "sold_out", "+"},
+			"0",
 		},
 	} {
 		t.Run(tt.why, func(t *testing.T) {

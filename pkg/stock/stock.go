@@ -53,7 +53,7 @@ const (
 )
 
 var (
-	idPattern      = regexp.MustCompile(`^[a-z2-7]{26}$`)
+	idPattern      = regexp.MustCompile(`^[a-z2-7]{25}[aeimquy4]$`) // the last character carries three bits: with others two texts would be one ID
 	productPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,34}[a-z0-9])?$`)
 	userPattern    = regexp.MustCompile(`^[!-~]{1,64}$`)
 )
@@ -64,7 +64,7 @@ var (
 func (r Reservation) Validate() error {
 	switch {
 	case !idPattern.MatchString(r.ID):
-		return fmt.Errorf("reservation ID %.40q: want 26 characters of a-z and 2-7", r.ID)
+		return fmt.Errorf("reservation ID %.40q: want 26 characters of a-z and 2-7 that name 128 bits", r.ID)
 	case !ValidProductID(r.ProductID):
 		return fmt.Errorf("product ID %.40q: want 1 to 36 characters of a-z, 0-9 and inner hyphens", r.ProductID)
 	case !ValidUserID(r.UserID):

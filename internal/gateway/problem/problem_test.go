@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"regexp"
 	"strconv"
@@ -75,7 +76,7 @@ func TestWrite(t *testing.T) {
 	table := problem.NewTable()
 	for _, k := range problem.Kinds() {
 		w := httptest.NewRecorder()
-		r := httptest.NewRequest("POST", "/v1/"+strings.Repeat("a", 500), nil)
+		r := httptest.NewRequest(http.MethodPost, "/v1/"+strings.Repeat("a", 500), nil)
 		table.Write(w, r, &problem.Problem{Code: k.Code, Cause: errors.New("dial 10.0.0.7")}, "4bf92f3577b34da6a3ce929d0e0e4736")
 		var got struct {
 			Type, Title, Detail, Instance, Code string

@@ -124,7 +124,7 @@ func TestDecodeChecksTheEnvelope(t *testing.T) {
 		{good + strings.Repeat(" ", 101-len(good)), http.Header{"Content-Type": {"application/json"}}, problem.BodyTooLarge, "a byte too long"},
 	}
 	for _, tt := range tests {
-		r := httptest.NewRequest("POST", "/", strings.NewReader(tt.body))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(tt.body))
 		r.Header = tt.header
 		var s sample
 		if err := Decode(r, 100, s.fields()...); codeOf(err) != tt.want {
@@ -147,7 +147,7 @@ func TestDecodeNothing(t *testing.T) {
 		{strings.Repeat(" ", MaxBuyerBody+1), problem.BodyTooLarge, "not even nothing may be long"},
 	}
 	for _, tt := range tests {
-		r := httptest.NewRequest("POST", "/", strings.NewReader(tt.body))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(tt.body))
 		if err := DecodeNothing(r); codeOf(err) != tt.want {
 			t.Errorf("%.20q: %v, want %q: %s", tt.body, err, tt.want, tt.why)
 		}
@@ -191,7 +191,7 @@ func TestQuery(t *testing.T) {
 		{"user_id=u;wait=1s", problem.MalformedQuery, "the old separator"},
 	}
 	for _, tt := range tests {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.URL.RawQuery = tt.query
 		if _, err := Query(r, "user_id", "wait"); codeOf(err) != tt.want {
 			t.Errorf("%q: %v, want %q: %s", tt.query, err, tt.want, tt.why)
@@ -239,7 +239,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func ExampleDecode() {
-	r := httptest.NewRequest("POST", "/", strings.NewReader(`{"user_id": "u1", "quantity": "2"}`))
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"user_id": "u1", "quantity": "2"}`))
 	r.Header.Set("Content-Type", "application/json")
 	var user string
 	var quantity int64

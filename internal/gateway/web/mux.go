@@ -164,14 +164,14 @@ func RoleOf(r *http.Request) Role {
 // for it. During an outage every request fails alike, so one fault a second is
 // logged; the metrics have the number. A caller who has hung up is no fault.
 func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
-	p := problem.From(err)
+	p, ctx := problem.From(err), r.Context()
 	switch {
 	case p.Cause == nil:
 		m.metrics.refusals.WithLabelValues(string(p.Code)).Inc()
-	case r.Context().Err() == nil:
+	case ctx.Err() == nil:
 		m.metrics.faults.WithLabelValues(string(p.Code)).Inc()
 		m.faults.Do(func() {
-			m.cfg.Log.ErrorContext(r.Context(), "request not served", "code", string(p.Code), "route", r.Pattern,
+			m.cfg.Log.ErrorContext(ctx, "request not served", "code", string(p.Code), "route", r.Pattern,
 				"trace_id", traceID(r), "error", p.Cause.Error())
 		})
 	}

@@ -203,8 +203,8 @@ func TestPanicIsAnsweredAndLoggedOnce(t *testing.T) {
 	}
 	func() {
 		defer func() {
-			if v := recover(); v != http.ErrAbortHandler {
-				t.Errorf("the server's own panic became %v", v)
+			if err, ok := recover().(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
+				t.Errorf("the server's own panic became %v", err)
 			}
 		}()
 		ask(m, "GET", "/cut", nil)
@@ -311,7 +311,7 @@ func TestTrace(t *testing.T) {
 		{[]string{"00-" + trace + "-" + parent + "-01", "00-" + trace + "-" + parent + "-01"}, false, "which of the two?"},
 	}
 	for _, tt := range tests {
-		r := httptest.NewRequest("GET", "/", nil)
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header["Traceparent"] = tt.sent
 		startTrace(r.Header)
 		got := TraceParent(r)
