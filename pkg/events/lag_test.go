@@ -1,0 +1,29 @@
+package events
+
+import (
+	"testing"
+)
+
+func TestLagOfAGroupThatNeverCommitted(t *testing.T) {
+	cfg := newCluster(t)
+	p := newPublisher(t, cfg)
+	publish(t, p, created("phone", 0, 7)...)
+	eventually(t, "the broker has a coordinator", func() bool {
+		_, err := Lag(t.Context(), cfg, "nobody", Reservations)
+		return err == nil
+	})
+	parts, err := Lag(t.Context(), cfg, "nobody", Reservations)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lag, end int64
+	for _, part := range parts {
+		if part.Committed != -1 {
+			t.Errorf("partition %d: committed %d, want -1: nobody has", part.Partition, part.Committed)
+		}
+		lag, end = lag+part.Lag, end+part.End
+	}
+	if len(parts) != 2 || lag != 7 || end != 7 {
+		t.Errorf("%d partitions, lag %d of %d events, want all 7 on 2 partitions", len(parts), lag, end)
+	}
+}
