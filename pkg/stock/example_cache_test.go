@@ -20,7 +20,7 @@ func ExampleCache_Reserve() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	got, replayed, err := cache.Reserve(ctx, stock.Reservation{
-		ID:        "mfrggzdfmztwq2lknnwg23tpob", // from the purchase token: a retry sends the same one
+		ID:        "mfrggzdfmztwq2lknnwg23tpoa", // from the purchase token: a retry sends the same one
 		ProductID: "sku-1",
 		UserID:    "u-42",
 		Quantity:  1,
