@@ -107,7 +107,7 @@ func gatewayFlags(fs *pflag.FlagSet) {
 	fs.String("id-key", "", "secret of at least 16 characters from which reservation IDs are made; the same on every gateway, never changed during a sale; prefer SECKILL_ID_KEY_FILE")
 	fs.Duration("publish-timeout", 2*time.Second, "how long a buyer waits for Kafka's acknowledgement before the answer is 503")
 	fs.Int("max-in-flight", 4096, "requests served at once; more are answered 503 at once")
-	fs.Int("max-waiting", 2048, "of these, long polls at once")
+	fs.Int("max-waiting", 8192, "long polls at once, beside max-in-flight")
 }
 
 // Load reads the configuration: the flags given, then SECKILL_* variables,

@@ -23,6 +23,7 @@ func (c Config) openRedis() (redis.UniversalClient, error) {
 		DialTimeout:   time.Second,
 		ReadTimeout:   2 * time.Second,
 		WriteTimeout:  2 * time.Second,
+		DialerRetries: 1,
 		MaxRetries:    1, // repeating a script is harmless: every reservation carries its ID
 		IsClusterMode: c.RedisCluster,
 	}
