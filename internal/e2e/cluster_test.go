@@ -41,12 +41,24 @@ type cluster struct {
 
 var roles = []string{"gateway-1", "gateway-2", "stock-worker-1", "stock-worker-2", "settle-worker-1", "settle-worker-2"}
 
-// binaries builds the three commands once per test run.
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "seckill-e2e-")
-	if err != nil {
-		return "", err
+// workDir holds the binaries of a test run.
+var workDir string
+
+func TestMain(m *testing.M) {
+	var err error
+	if workDir, err = os.MkdirTemp("", "seckill-e2e-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
+	status := m.Run()
+	_ = os.RemoveAll(workDir)
+	os.Exit(status)
+}
+
+// binaries builds the three commands once per test run, and returns where they
+// are.
+var binaries = sync.OnceValues(func() (string, error) {
+	dir := workDir
 	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/gateway", "../../cmd/stock-worker", "../../cmd/settle-worker").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)

@@ -182,7 +182,11 @@ type serverSet struct {
 // removes it at the end. Its MySQL stays unused.
 func ownServers(t *testing.T) serverSet {
 	t.Helper()
-	redisPort, mysqlPort, kafkaPort := freePort(t, 26_200), freePort(t, 26_300), 26_092
+	redisPort, mysqlPort := freePort(t, 26_200), freePort(t, 26_300)
+	kafkaPort, err := strconv.Atoi(freePort(t, 26_000)) // nodes take it, +10 and +20
+	if err != nil {
+		t.Fatal(err)
+	}
 	set := serverSet{
 		redis: "127.0.0.1:" + redisPort,
 		kafka: fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", kafkaPort, kafkaPort+10, kafkaPort+20),
