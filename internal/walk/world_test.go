@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,6 +49,7 @@ type world struct {
 	relay    *settleworker.Relay
 	sweeper  *settleworker.Sweeper
 
+	mu     sync.Mutex // the reaper publishes for several products at once
 	queues map[events.Topic][]item
 	dead   []events.Event
 	run    string       // what Redis says of itself
@@ -122,6 +124,8 @@ func (w *world) Apply(ctx context.Context, rs []stock.Reservation) (stock.Applie
 
 // Publish puts events into their queues, by the bytes that Kafka would carry.
 func (w *world) Publish(_ context.Context, evs ...events.Event) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, e := range evs {
 		body, err := events.Encode(e)
 		if err != nil {
