@@ -13,7 +13,7 @@ import (
 	"time"
 
 	gomysql "github.com/go-mysql-org/go-mysql/mysql"
-	"github.com/go-mysql-org/go-mysql/server"
+	"github.com/go-mysql-org/go-mysql/server" // v1.7.0: later ones compile a second JSON library, 24 s of CPU of a first "go run"
 	_ "modernc.org/sqlite" // the store; a pure Go SQLite
 
 	"github.com/leadingpeers/seckill/internal/embedded/dialect"
@@ -123,15 +123,13 @@ func (m *MySQL) accept(ctx context.Context) {
 func (m *MySQL) serve(ctx context.Context, wire *server.Server, conn net.Conn) {
 	buffered := &bufferedConn{Conn: conn, out: bufio.NewWriterSize(conn, 32<<10)}
 	defer func() { _ = conn.Close() }()
-	users := server.NewInMemoryAuthenticationHandler(gomysql.AUTH_NATIVE_PASSWORD)
-	if err := users.AddUser("root", ""); err != nil {
-		return
-	}
+	users := server.NewInMemoryProvider()
+	users.AddUser("root", "")
 	s := &session{store: m.store, lockWait: lockWait}
 	s.hangUp = func() { _ = conn.Close() }
 	defer s.end(ctx)
 	run := func(text string) (*gomysql.Result, error) { return s.run(ctx, text) }
-	client, err := wire.NewCustomizedConn(buffered, users, handler{run})
+	client, err := server.NewCustomizedConn(buffered, wire, users, handler{run})
 	if err != nil {
 		return
 	}

@@ -50,7 +50,7 @@ func encode(rows *sql.Rows) (*gomysql.Result, error) {
 	for i := range columns {
 		out.Fields[i] = columns[i].field()
 	}
-	return gomysql.NewResult(out), rows.Err()
+	return &gomysql.Result{Resultset: out}, rows.Err()
 }
 
 // appendValue appends a value as the text protocol has it.
