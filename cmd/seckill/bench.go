@@ -53,7 +53,7 @@ all are run. The servers are those of deploy/local/servers unless named.`,
 			var more []bench.Figure
 			switch name {
 			case "engine":
-				more, err = bench.Engine(cmd.Context(), stores.Redis, redisAddr, cfg)
+				more, err = bench.Engine(cmd.Context(), redisAddr, cfg)
 			case "settle":
 				more, err = bench.Settle(cmd.Context(), stores.DB, cfg)
 			}

@@ -160,7 +160,7 @@ func (d *demo) open(ctx context.Context) error {
 	d.activity = "demo-" + name
 	now := time.Now().UTC()
 	err := d.stack.post(ctx, "/v1/activities", map[string]any{
-		"id": d.activity, "name": "Double Eleven", "starts_at": now.Add(-time.Second), "ends_at": now.Add(time.Hour), "pay_window_seconds": 3,
+		"id": d.activity, "name": "Double Eleven", "starts_at": now.Add(-time.Second), "ends_at": now.Add(time.Hour), "pay_window_seconds": 2,
 	})
 	if err != nil {
 		return err

@@ -5,10 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/leadingpeers/seckill/internal/mysql"
 	"github.com/leadingpeers/seckill/internal/ops"
@@ -28,7 +28,7 @@ type Stores struct {
 	Orders    *order.Store
 	Publisher *events.Publisher
 
-	Redis redis.UniversalClient
+	redis io.Closer
 }
 
 // Open prepares the connections that cfg names; id tells this process's
@@ -57,7 +57,7 @@ func Open(ctx context.Context, cfg Config, id string, reg prometheus.Registerer)
 		Catalog:   catalog.NewStore(db),
 		Orders:    order.NewStore(db),
 		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now, Registerer: reg}),
-		Redis:     client,
+		redis:     client,
 	}, nil
 }
 
@@ -71,5 +71,5 @@ func (s *Stores) Books() ops.Books {
 func (s *Stores) Close(ctx context.Context) error {
 	err := s.Publisher.Close(ctx)
 	s.Cache.Close()
-	return errors.Join(err, s.Redis.Close(), s.DB.Close())
+	return errors.Join(err, s.redis.Close(), s.DB.Close())
 }

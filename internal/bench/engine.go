@@ -39,7 +39,9 @@ return stock
 // Engine measures stock.Cache.Reserve under cfg.Callers callers against
 // redis-benchmark with the seed's script, one call each without pipelining. It
 // needs the program redis-benchmark, and flushes nothing: its keys are its own.
-func Engine(ctx context.Context, client redis.UniversalClient, addr string, cfg Config) ([]Figure, error) {
+func Engine(ctx context.Context, addr string, cfg Config) ([]Figure, error) {
+	client := redis.NewClient(&redis.Options{Addr: addr})
+	defer func() { _ = client.Close() }()
 	rate := Figure{Name: "engine: reservations", Unit: "/s"}
 	cpu := Figure{Name: "engine: Redis CPU a reservation", Unit: "µs"}
 	err := cfg.repeat(ctx,
@@ -56,7 +58,7 @@ func Engine(ctx context.Context, client redis.UniversalClient, addr string, cfg 
 	return []Figure{rate, cpu}, err
 }
 
-func engineSubject(ctx context.Context, client redis.UniversalClient, cfg Config) (perSecond, micros float64, err error) {
+func engineSubject(ctx context.Context, client *redis.Client, cfg Config) (perSecond, micros float64, err error) {
 	const total = stock.MaxQuantity
 	cache := stock.NewCache(client, stock.CacheConfig{Prefix: "seckill-bench"})
 	defer cache.Close()
@@ -104,7 +106,7 @@ func engineSubject(ctx context.Context, client redis.UniversalClient, cfg Config
 	return n / elapsed.Seconds(), (after - before).Seconds() * 1e6 / n, nil
 }
 
-func engineReference(ctx context.Context, client redis.UniversalClient, addr string, cfg Config) (perSecond, micros float64, err error) {
+func engineReference(ctx context.Context, client *redis.Client, addr string, cfg Config) (perSecond, micros float64, err error) {
 	const key = "seckill-bench-seed"
 	sha, err := client.ScriptLoad(ctx, seedScript).Result()
 	if err != nil {
@@ -142,7 +144,7 @@ func engineReference(ctx context.Context, client redis.UniversalClient, addr str
 }
 
 // redisCPU is the CPU time that the server's main thread has used.
-func redisCPU(ctx context.Context, client redis.UniversalClient) (time.Duration, error) {
+func redisCPU(ctx context.Context, client *redis.Client) (time.Duration, error) {
 	info, err := client.Info(ctx, "cpu").Result()
 	if err != nil {
 		return 0, err

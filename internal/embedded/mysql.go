@@ -14,7 +14,7 @@ import (
 
 	gomysql "github.com/go-mysql-org/go-mysql/mysql"
 	"github.com/go-mysql-org/go-mysql/server" // v1.7.0: later ones compile a second JSON library, 24 s of CPU of a first "go run"
-	_ "modernc.org/sqlite" // the store; a pure Go SQLite
+	_ "modernc.org/sqlite"                    // the store; a pure Go SQLite
 
 	"github.com/leadingpeers/seckill/internal/embedded/dialect"
 	"github.com/leadingpeers/seckill/internal/mysql/migrations"
