@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -47,7 +48,7 @@ type stack struct {
 	exe      string
 	env      []string
 	logs     io.Writer
-	embedded []io.Closer
+	embedded *embedded.Servers
 	procs    map[string]*proc.Process
 	specs    map[string]proc.Spec
 }
@@ -102,36 +103,16 @@ func (s servers) start(ctx context.Context, listen string, logs io.Writer, extra
 }
 
 // standIn starts the embedded servers for what the configuration leaves open.
-func (st *stack) standIn(ctx context.Context, dir string) error {
-	if dir == "" {
-		tmp, err := os.MkdirTemp("", "seckill-")
-		if err != nil {
-			return err
-		}
-		dir = tmp
-		st.embedded = append(st.embedded, closer(func() error { return os.RemoveAll(tmp) }))
+func (st *stack) standIn(ctx context.Context, dir string) (err error) {
+	st.embedded, err = embedded.Start(ctx, embedded.Config{
+		Dir: dir, NoRedis: st.cfg.Redis != "", NoKafka: st.cfg.Kafka != "", NoMySQL: st.cfg.MySQL != "",
+	})
+	if err != nil {
+		return err
 	}
-	if st.cfg.Redis == "" {
-		r, err := embedded.StartRedis(ctx)
-		if err != nil {
-			return err
-		}
-		st.cfg.Redis, st.embedded = r.Addr(), append(st.embedded, r)
-	}
-	if st.cfg.Kafka == "" {
-		k, err := embedded.StartKafka(ctx, filepath.Join(dir, "kafka"))
-		if err != nil {
-			return err
-		}
-		st.cfg.Kafka, st.embedded = strings.Join(k.Brokers(), ","), append(st.embedded, k)
-	}
-	if st.cfg.MySQL == "" {
-		m, err := embedded.StartMySQL(ctx, filepath.Join(dir, "seckill.db"))
-		if err != nil {
-			return err
-		}
-		st.cfg.MySQL, st.embedded = m.DSN(), append(st.embedded, m)
-	}
+	st.cfg.Redis = cmp.Or(st.cfg.Redis, st.embedded.RedisAddr)
+	st.cfg.Kafka = cmp.Or(st.cfg.Kafka, strings.Join(st.embedded.KafkaBrokers, ","))
+	st.cfg.MySQL = cmp.Or(st.cfg.MySQL, st.embedded.MySQLDSN)
 	return nil
 }
 
@@ -188,12 +169,10 @@ func (st *stack) stop(ctx context.Context) {
 			_, _ = fmt.Fprintln(st.logs, err)
 		}
 	}
-	var errs []error
-	for i := len(st.embedded) - 1; i >= 0; i-- {
-		errs = append(errs, st.embedded[i].Close())
-	}
-	if err := errors.Join(errs...); err != nil {
-		_, _ = fmt.Fprintln(st.logs, err)
+	if st.embedded != nil {
+		if err := st.embedded.Close(); err != nil {
+			_, _ = fmt.Fprintln(st.logs, err)
+		}
 	}
 }
 
@@ -262,11 +241,6 @@ func plainEnviron() []string {
 	}
 	return out
 }
-
-type closer func() error
-
-// Close calls the function.
-func (c closer) Close() error { return c() }
 
 // secret is the part of a key that the server is told.
 func secret(key string) string { return key[strings.LastIndex(key, "_")+1:] }

@@ -26,14 +26,16 @@ import (
 	"path/filepath"
 )
 
-// Config says where the servers keep their data.
+// Config says where the servers keep their data, and which are not needed.
 type Config struct {
 	// Dir is the directory, made if it is missing. What is in it is continued.
 	// Empty means a temporary one that Close removes.
 	Dir string
+	// NoRedis, NoKafka and NoMySQL leave that one out: somebody has a real one.
+	NoRedis, NoKafka, NoMySQL bool
 }
 
-// Servers are the three stand-ins, and how to reach them.
+// Servers are the stand-ins, and how to reach them; empty for one left out.
 type Servers struct {
 	RedisAddr    string   // host:port
 	KafkaBrokers []string // host:port each
@@ -42,7 +44,7 @@ type Servers struct {
 	close []io.Closer // in the order of their start
 }
 
-// Start starts all three on ports that the system chooses. They run until
+// Start starts the servers on ports that the system chooses. They run until
 // Close, whatever becomes of ctx, so that clients can be closed before them. A
 // directory serves one process at a time. On an error nothing is left running.
 func Start(ctx context.Context, cfg Config) (_ *Servers, err error) {
@@ -59,21 +61,27 @@ func Start(ctx context.Context, cfg Config) (_ *Servers, err error) {
 		}
 		s.close = append(s.close, remove(dir))
 	}
-	r, err := StartRedis(ctx)
-	if err != nil {
-		return nil, err
+	if !cfg.NoRedis {
+		r, err := StartRedis(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.RedisAddr, s.close = r.Addr(), append(s.close, r)
 	}
-	s.RedisAddr, s.close = r.Addr(), append(s.close, r)
-	k, err := StartKafka(ctx, filepath.Join(dir, "kafka"))
-	if err != nil {
-		return nil, err
+	if !cfg.NoKafka {
+		k, err := StartKafka(ctx, filepath.Join(dir, "kafka"))
+		if err != nil {
+			return nil, err
+		}
+		s.KafkaBrokers, s.close = k.Brokers(), append(s.close, k)
 	}
-	s.KafkaBrokers, s.close = k.Brokers(), append(s.close, k)
-	m, err := StartMySQL(ctx, filepath.Join(dir, "seckill.db"))
-	if err != nil {
-		return nil, err
+	if !cfg.NoMySQL {
+		m, err := StartMySQL(ctx, filepath.Join(dir, "seckill.db"))
+		if err != nil {
+			return nil, err
+		}
+		s.MySQLDSN, s.close = m.DSN(), append(s.close, m)
 	}
-	s.MySQLDSN, s.close = m.DSN(), append(s.close, m)
 	return s, nil
 }
 

@@ -179,3 +179,16 @@ func child(dir string) {
 		fmt.Println("row")
 	}
 }
+
+func TestStartLeavesOut(t *testing.T) {
+	s, err := Start(t.Context(), Config{NoKafka: true, NoMySQL: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.RedisAddr == "" || s.KafkaBrokers != nil || s.MySQLDSN != "" {
+		t.Errorf("%+v: want Redis only, the others are real", s)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
