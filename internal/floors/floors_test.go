@@ -20,7 +20,7 @@ func floors() [][]string {
 	return [][]string{
 		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc"},
 		{"internal/embedded/dialect"},
-		{"internal/mysql", "internal/embedded"},
+		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers"}, // for tests only, see fences
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
