@@ -18,11 +18,11 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc"},
+		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
-		{"internal/testservers"}, // for tests only, see fences
-		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order"},
+		{"internal/testservers", "internal/contract"}, // for tests only, see fences
+		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/client"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue"},
@@ -52,6 +52,8 @@ func fences() []fence {
 		{"modernc.org/sqlite", standIns, "a stand-in"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
 		{module + "internal/testservers", nil, "it is for tests"},
+		{module + "internal/contract", nil, "it is for tests"},
+		{"github.com/getkin/kin-openapi", []string{"internal/contract"}, "the contract is read in tests; nothing is checked against it on a request"},
 		{module + "internal/crowd", []string{"cmd/seckill"}, "simulated buyers"},
 		{module + "internal/bench", []string{"cmd/seckill"}, "measures, serves nobody"},
 		{module + "internal/gateway/", []string{"internal/gateway", "internal/gateway/catalogue", "internal/gateway/web", "internal/app"}, "the rooms of one house"},
