@@ -833,67 +833,67 @@ type FlushBody = Flush
 
 // ListActivitiesParams defines parameters for ListActivities.
 type ListActivitiesParams struct {
-	State ActivityStateFilter `form:"state,omitempty" json:"state,omitempty,omitzero"`
+	State *ActivityStateFilter `form:"state,omitempty" json:"state,omitempty"`
 
 	// From Only activities that end after this time
-	From time.Time `form:"from,omitempty" json:"from,omitempty,omitzero"`
+	From *time.Time `form:"from,omitempty" json:"from,omitempty"`
 
 	// To Only activities that start before this time
-	To       time.Time `form:"to,omitempty" json:"to,omitempty,omitzero"`
-	PageSize PageSize  `form:"page_size,omitempty" json:"page_size,omitempty,omitzero"`
+	To       *time.Time `form:"to,omitempty" json:"to,omitempty"`
+	PageSize *PageSize  `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before
-	PageToken PageToken `form:"page_token,omitempty" json:"page_token,omitempty,omitzero"`
+	PageToken *PageToken `form:"page_token,omitempty" json:"page_token,omitempty"`
 
 	// IfNoneMatch An ETag that the caller has
-	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
 // DeleteActivityParams defines parameters for DeleteActivity.
 type DeleteActivityParams struct {
 	// IfMatch The ETag of what is to be changed; required
-	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // GetActivityParams defines parameters for GetActivity.
 type GetActivityParams struct {
 	// IfNoneMatch An ETag that the caller has
-	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
 // UpdateActivityParams defines parameters for UpdateActivity.
 type UpdateActivityParams struct {
 	// IfMatch The ETag of what is to be changed; required
-	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListProductsParams defines parameters for ListProducts.
 type ListProductsParams struct {
-	PageSize PageSize `form:"page_size,omitempty" json:"page_size,omitempty,omitzero"`
+	PageSize *PageSize `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before
-	PageToken PageToken `form:"page_token,omitempty" json:"page_token,omitempty,omitzero"`
+	PageToken *PageToken `form:"page_token,omitempty" json:"page_token,omitempty"`
 
 	// IfNoneMatch An ETag that the caller has
-	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
 // DeleteProductParams defines parameters for DeleteProduct.
 type DeleteProductParams struct {
 	// IfMatch The ETag of what is to be changed; required
-	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // GetProductParams defines parameters for GetProduct.
 type GetProductParams struct {
 	// IfNoneMatch An ETag that the caller has
-	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
 
 // UpdateProductParams defines parameters for UpdateProduct.
 type UpdateProductParams struct {
 	// IfMatch The ETag of what is to be changed; required
-	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListReservationsParams defines parameters for ListReservations.
@@ -904,55 +904,55 @@ type ListReservationsParams struct {
 // CreateReservationParams defines parameters for CreateReservation.
 type CreateReservationParams struct {
 	// IdempotencyKey Required with a service key, ignored with a token. 8 to 128 visible ASCII characters.
-	IdempotencyKey string `json:"Idempotency-Key,omitempty,omitzero"`
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // GetReservationParams defines parameters for GetReservation.
 type GetReservationParams struct {
 	// UserID Whose reservation it is; required with a key and not needed with a token
-	UserID UserQuery `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+	UserID *UserQuery `form:"user_id,omitempty" json:"user_id,omitempty"`
 
 	// Wait How long to wait while it is queued, as 20s or 500ms; longer than 20s means 20s
-	Wait Wait `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+	Wait *Wait `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
 // WatchReservationParams defines parameters for WatchReservation.
 type WatchReservationParams struct {
 	// UserID Whose reservation it is; required with a key and not needed with a token
-	UserID UserQuery `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
+	UserID *UserQuery `form:"user_id,omitempty" json:"user_id,omitempty"`
 }
 
 // ListAuditParams defines parameters for ListAudit.
 type ListAuditParams struct {
 	// Entity Kind and ID, as product/phone
-	Entity string `form:"entity,omitempty" json:"entity,omitempty,omitzero"`
+	Entity *string `form:"entity,omitempty" json:"entity,omitempty"`
 
 	// Actor The ID of a key
-	Actor    string   `form:"actor,omitempty" json:"actor,omitempty,omitzero"`
-	PageSize PageSize `form:"page_size,omitempty" json:"page_size,omitempty,omitzero"`
+	Actor    *string   `form:"actor,omitempty" json:"actor,omitempty"`
+	PageSize *PageSize `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before
-	PageToken PageToken `form:"page_token,omitempty" json:"page_token,omitempty,omitzero"`
+	PageToken *PageToken `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
 // ListOrdersParams defines parameters for ListOrders.
 type ListOrdersParams struct {
-	ActivityID ActivityFilter   `form:"activity_id,omitempty" json:"activity_id,omitempty,omitzero"`
-	ProductID  ProductFilter    `form:"product_id,omitempty" json:"product_id,omitempty,omitzero"`
-	UserID     UserFilter       `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
-	State      OrderStateFilter `form:"state,omitempty" json:"state,omitempty,omitzero"`
-	PageSize   PageSize         `form:"page_size,omitempty" json:"page_size,omitempty,omitzero"`
+	ActivityID *ActivityFilter   `form:"activity_id,omitempty" json:"activity_id,omitempty"`
+	ProductID  *ProductFilter    `form:"product_id,omitempty" json:"product_id,omitempty"`
+	UserID     *UserFilter       `form:"user_id,omitempty" json:"user_id,omitempty"`
+	State      *OrderStateFilter `form:"state,omitempty" json:"state,omitempty"`
+	PageSize   *PageSize         `form:"page_size,omitempty" json:"page_size,omitempty"`
 
 	// PageToken next_page_token of the page before
-	PageToken PageToken `form:"page_token,omitempty" json:"page_token,omitempty,omitzero"`
+	PageToken *PageToken `form:"page_token,omitempty" json:"page_token,omitempty"`
 }
 
 // ExportOrdersParams defines parameters for ExportOrders.
 type ExportOrdersParams struct {
-	ActivityID ActivityFilter   `form:"activity_id,omitempty" json:"activity_id,omitempty,omitzero"`
-	ProductID  ProductFilter    `form:"product_id,omitempty" json:"product_id,omitempty,omitzero"`
-	UserID     UserFilter       `form:"user_id,omitempty" json:"user_id,omitempty,omitzero"`
-	State      OrderStateFilter `form:"state,omitempty" json:"state,omitempty,omitzero"`
+	ActivityID *ActivityFilter   `form:"activity_id,omitempty" json:"activity_id,omitempty"`
+	ProductID  *ProductFilter    `form:"product_id,omitempty" json:"product_id,omitempty"`
+	UserID     *UserFilter       `form:"user_id,omitempty" json:"user_id,omitempty"`
+	State      *OrderStateFilter `form:"state,omitempty" json:"state,omitempty"`
 }
 
 // CreateActivityJSONRequestBody defines body for CreateActivity for application/json ContentType.

@@ -66,7 +66,7 @@ func TestReserve(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := c.CreateReservationWithResponse(context.Background(), "sale", "phone",
-				&api.CreateReservationParams{IdempotencyKey: "cart-4711"}, api.ReservationCreate{UserID: "u-88", Quantity: 1})
+				&api.CreateReservationParams{IdempotencyKey: new("cart-4711")}, api.ReservationCreate{UserID: "u-88", Quantity: 1})
 			if code := client.CodeOf(err); code != tt.code || calls.Load() != tt.calls {
 				t.Fatalf("code %q (%v) after %d calls, want %q after %d: %s", code, err, calls.Load(), tt.code, tt.calls, tt.why)
 			}
@@ -112,7 +112,7 @@ func Example() {
 	// takes nothing more.
 	for _, cart := range []string{"cart-4711", "cart-4712"} {
 		got, err := c.CreateReservationWithResponse(ctx, "double-eleven", "phone",
-			&api.CreateReservationParams{IdempotencyKey: cart}, api.ReservationCreate{UserID: "u-88", Quantity: 1})
+			&api.CreateReservationParams{IdempotencyKey: &cart}, api.ReservationCreate{UserID: "u-88", Quantity: 1})
 		switch {
 		case client.CodeOf(err) == "sold_out":
 			fmt.Println(cart, "is too late")
