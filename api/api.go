@@ -16,6 +16,11 @@ import (
 //go:embed openapi.yaml
 var OpenAPI []byte
 
+// SaleSchema is the JSON Schema of the file that `seckill activity apply` reads.
+//
+//go:embed sale.schema.json
+var SaleSchema []byte
+
 // millis is RFC 3339 in UTC with exactly three digits of a second.
 const millis = "2006-01-02T15:04:05.000Z"
 

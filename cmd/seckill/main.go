@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/leadingpeers/seckill/internal/app"
+	"github.com/leadingpeers/seckill/internal/cli"
 )
 
 func main() {
@@ -23,5 +24,6 @@ func main() {
 	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
 		root.AddCommand(app.Command(role))
 	}
+	root.AddCommand(cli.Commands(os.Getenv)...)
 	os.Exit(app.Main(root))
 }

@@ -179,14 +179,15 @@ func settings() []string {
 }
 
 // variables picks the SECKILL_* settings out of environ, by flag name. Those of
-// the local servers' script and of the tests are not settings.
+// the commands that call a gateway, of the local servers' script and of the
+// tests are not settings.
 func variables(environ []string) (map[string]string, error) {
 	vars := map[string]string{}
 	names := append(settings(), "config")
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		key, ours := strings.CutPrefix(name, "SECKILL_")
-		if !ours || strings.HasPrefix(key, "TEST_") || strings.HasPrefix(key, "SERVERS_") {
+		if !ours || key == "SERVER" || key == "KEY" || strings.HasPrefix(key, "TEST_") || strings.HasPrefix(key, "SERVERS_") {
 			continue
 		}
 		key = strings.ToLower(strings.ReplaceAll(key, "_", "-"))

@@ -27,7 +27,7 @@ func floors() [][]string {
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
-		{"internal/app"},
+		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
 	}
 }
