@@ -154,8 +154,8 @@ func TestApply(t *testing.T) {
 		"POST /v1/activities/sale/products":        {201, phone},
 	}
 	fresh := map[string]answer{
-		"POST /v1/activities":               {201, activity},
-		"POST /v1/activities/sale/products": {201, phone},
+		"POST /v1/activities":                    {201, activity},
+		"POST /v1/activities/sale/products":      {201, phone},
 		"GET /v1/activities/sale/products/phone": {404, missing}, "GET /v1/activities/sale/products/case": {404, missing},
 	}
 	for _, tt := range []struct {

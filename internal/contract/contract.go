@@ -90,7 +90,10 @@ func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 func (c *Contract) check(t testing.TB, rec *recorder, in *openapi3filter.RequestValidationInput) {
 	t.Helper()
 	options := &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true}
-	options.ExcludeResponseBody = in.Route.Operation.OperationID == "WatchReservation" || in.Route.Operation.OperationID == "ExportOrders"
+	switch in.Route.Operation.OperationID {
+	case "WatchReservation", "ExportOrders", "GetContract", "GetDocs", "GetDocsAsset": // not JSON
+		options.ExcludeResponseBody = true
+	}
 	err := openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: in, Status: rec.status, Header: rec.Header(),
 		Body: io.NopCloser(bytes.NewReader(rec.body.Bytes())), Options: options,

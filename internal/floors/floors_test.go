@@ -25,7 +25,7 @@ func floors() [][]string {
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/client"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
-		{"internal/gateway/catalogue"},
+		{"internal/gateway/catalogue", "internal/gateway/docs"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
@@ -56,7 +56,7 @@ func fences() []fence {
 		{"github.com/getkin/kin-openapi", []string{"internal/contract"}, "the contract is read in tests; nothing is checked against it on a request"},
 		{module + "internal/crowd", []string{"cmd/seckill"}, "simulated buyers"},
 		{module + "internal/bench", []string{"cmd/seckill"}, "measures, serves nobody"},
-		{module + "internal/gateway/", []string{"internal/gateway", "internal/gateway/catalogue", "internal/gateway/web", "internal/app"}, "the rooms of one house"},
+		{module + "internal/gateway/", []string{"internal/gateway", "internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/stockops", "internal/gateway/orders", "internal/gateway/access", "internal/gateway/web", "internal/app"}, "the rooms of one house"},
 	}
 }
 

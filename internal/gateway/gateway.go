@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
+	"github.com/leadingpeers/seckill/internal/gateway/docs"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
@@ -135,7 +136,7 @@ func (g *Gateway) Routes() []web.Route {
 		reservation  = reservations + "/{reservation}"
 	)
 	service, both := []web.Role{web.Service}, []web.Role{web.Service, web.Admin}
-	return append(g.catalogue.Routes(),
+	return append(append(docs.Routes(), g.catalogue.Routes()...),
 		web.Route{Name: "reserve", Method: "POST", Path: reservations, Roles: service, Handle: g.reserve},
 		web.Route{Name: "get_reservation", Method: "GET", Path: reservation, Roles: both, Polls: true, Handle: g.getReservation},
 		web.Route{Name: "cancel", Method: "POST", Path: reservation + "/cancel", Roles: service, Handle: g.cancel},
