@@ -33,9 +33,10 @@ CREATE TABLE audit (
 
 -- One row: its lock puts the writers of the chain in order.
 CREATE TABLE audit_head (
-  one  INT        NOT NULL,
-  id   BIGINT     NOT NULL, -- of the last row; 0 = none
-  hash BINARY(32) NOT NULL,
+  one  INT         NOT NULL,
+  id   BIGINT      NOT NULL, -- of the last row
+  at   DATETIME(3) NOT NULL, -- of the last row
+  hash BINARY(32)  NOT NULL,
   PRIMARY KEY (one)
 ) ENGINE=InnoDB DEFAULT CHARSET=ascii;
 
