@@ -22,7 +22,7 @@ func floors() [][]string {
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
-		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/client"},
+		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/token", "pkg/client", "internal/keys"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs"},

@@ -1,0 +1,113 @@
+package keys
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Ring finds keys by ID, from memory: those of the configuration, and the
+// valid ones of the store as they were at most maxAge ago. It is safe for
+// concurrent use.
+type Ring struct {
+	fixed  map[string]Key
+	store  *Store // nil = only the fixed ones
+	maxAge time.Duration
+	now    func() time.Time
+
+	mu      sync.Mutex
+	keys    map[string]Key // nil before the first load
+	err     error          // of the last load
+	next    time.Time      // no load before
+	noted   time.Time      // when it was last written down which keys were used
+	used    map[string]bool
+	loading chan struct{} // closed at the end of the load under way, or nil
+}
+
+const (
+	loadTimeout = 5 * time.Second
+	noteEvery   = time.Minute
+)
+
+// NewRing makes a ring of fixed keys and those of store, which may be nil. It
+// returns an error when a fixed key is not usable.
+func NewRing(fixed []Key, store *Store, maxAge time.Duration, now func() time.Time) (*Ring, error) {
+	r := &Ring{fixed: map[string]Key{}, store: store, maxAge: maxAge, now: now, used: map[string]bool{}}
+	for _, k := range fixed {
+		if err := k.Validate(); err != nil {
+			return nil, fmt.Errorf("key %q: %w", k.ID, err)
+		}
+		if _, twice := r.fixed[k.ID]; twice {
+			return nil, fmt.Errorf("key %q: is there twice", k.ID)
+		}
+		r.fixed[k.ID] = k
+	}
+	return r, nil
+}
+
+// Lookup finds a key by its ID. While MySQL is away the keys of the last load
+// go on counting. An error is returned only when there has never been one, or
+// ctx ended while it waited for the first.
+func (r *Ring) Lookup(ctx context.Context, id string) (k Key, found bool, err error) {
+	if k, found = r.fixed[id]; found || r.store == nil {
+		return k, found, nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.loading == nil && !r.now().Before(r.next) {
+		r.load(ctx)
+	}
+	for r.keys == nil && r.loading != nil {
+		loading := r.loading
+		r.mu.Unlock()
+		select {
+		case <-loading:
+		case <-ctx.Done():
+		}
+		r.mu.Lock()
+		if ctx.Err() != nil {
+			return Key{}, false, ctx.Err()
+		}
+	}
+	if r.keys == nil {
+		return Key{}, false, r.err
+	}
+	if k, found = r.keys[id]; found {
+		r.used[id] = true
+	}
+	return k, found, nil
+}
+
+// load reads the keys in the background, and writes down once a minute which
+// were used. The mutex is held.
+func (r *Ring) load(ctx context.Context) {
+	now := r.now()
+	r.next = now.Add(r.maxAge)
+	r.loading = make(chan struct{})
+	var used []string
+	if now.Sub(r.noted) >= noteEvery {
+		for id := range r.used {
+			used = append(used, id)
+		}
+		r.noted, r.used = now, map[string]bool{}
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
+		defer cancel()
+		valid, err := r.store.Valid(ctx)
+		if err == nil {
+			_ = r.store.Used(ctx, used) // it is only a hint for people
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.err = err; err == nil {
+			r.keys = make(map[string]Key, len(valid))
+			for _, k := range valid {
+				r.keys[k.ID] = k
+			}
+		}
+		close(r.loading)
+		r.loading = nil
+	}()
+}
