@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/leadingpeers/seckill/internal/gateway/web"
+	"github.com/leadingpeers/seckill/internal/keys"
 )
 
 // Config is what a process can be told. Every field has one name in three
@@ -47,6 +48,7 @@ type Config struct {
 
 	Keys           []string      `koanf:"keys"`
 	IDKey          string        `koanf:"id-key"`
+	TokenKeys      []string      `koanf:"token-keys"`
 	PublishTimeout time.Duration `koanf:"publish-timeout"`
 	MaxInFlight    int           `koanf:"max-in-flight"`
 	MaxWaiting     int           `koanf:"max-waiting"`
@@ -103,7 +105,8 @@ func workerFlags(fs *pflag.FlagSet) {
 
 func gatewayFlags(fs *pflag.FlagSet) {
 	fs.String("listen", "127.0.0.1:8080", "`address` of the HTTP API")
-	fs.StringSlice("keys", nil, "API keys as `role:id:secret`, by comma; role is service or admin, a secret has at least 16 characters; callers send sk_<id>_<secret>; prefer SECKILL_KEYS_FILE")
+	fs.StringSlice("keys", nil, "API keys as `role:id:secret`, by comma; role is service, viewer, operator or admin, a secret has at least 16 characters; callers send sk_<id>_<secret>; prefer SECKILL_KEYS_FILE")
+	fs.StringSlice("token-keys", nil, "one or two keys of purchase tokens as `id:secret`, by comma; the first makes tokens, all are taken; a secret has at least 16 characters; prefer SECKILL_TOKEN_KEYS_FILE")
 	fs.String("id-key", "", "secret of at least 16 characters from which reservation IDs are made; the same on every gateway, never changed during a sale; prefer SECKILL_ID_KEY_FILE")
 	fs.Duration("publish-timeout", 2*time.Second, "how long a buyer waits for Kafka's acknowledgement before the answer is 503")
 	fs.Int("max-in-flight", 4096, "requests served at once; more are answered 503 at once")
@@ -233,8 +236,9 @@ func (c Config) validate() error {
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)
 	}
-	_, err := c.apiKeys()
-	return errors.Join(append(errs, err)...)
+	_, keysErr := c.apiKeys()
+	_, tokensErr := c.tokenRing()
+	return errors.Join(append(errs, keysErr, tokensErr)...)
 }
 
 // requireSecrets reports the settings without which a gateway must not start.
@@ -242,21 +246,35 @@ func (c Config) requireSecrets() error {
 	if len(c.IDKey) < 16 {
 		return errors.New("setting id-key: is missing or shorter than 16 characters; make one with: openssl rand -hex 32")
 	}
-	if len(c.Keys) == 0 {
-		return errors.New("setting keys: is empty, nobody could call; want role:id:secret, for example service:checkout:$(openssl rand -hex 32)")
-	}
 	return nil
 }
 
 // apiKeys are the keys that may call, without their secrets.
 func (c Config) apiKeys() ([]web.Key, error) {
-	var keys []web.Key
+	var out []web.Key
 	for i, entry := range c.Keys {
 		part := strings.SplitN(entry, ":", 3)
-		if len(part) != 3 || (part[0] != string(web.Service) && part[0] != string(web.Admin)) || len(part[2]) < 16 {
-			return nil, fmt.Errorf("setting keys: entry %d: want role:id:secret with role service or admin and a secret of at least 16 characters", i+1)
+		if len(part) != 3 || !slices.Contains(keys.Roles(), keys.Role(part[0])) || len(part[2]) < 16 {
+			return nil, fmt.Errorf("setting keys: entry %d: want role:id:secret with role service, viewer, operator or admin and a secret of at least 16 characters", i+1)
 		}
-		keys = append(keys, web.Key{Role: web.Role(part[0]), ID: part[1], Hash: sha256.Sum256([]byte(part[2]))})
+		out = append(out, web.Key{Role: web.Role(part[0]), ID: part[1], Hash: sha256.Sum256([]byte(part[2]))})
 	}
-	return keys, nil
+	return out, nil
+}
+
+// tokenRing are the keys of purchase tokens; nil without any.
+func (c Config) tokenRing() (*token.Ring, error) {
+	if len(c.TokenKeys) == 0 {
+		return nil, nil //nolint:nilnil // no ring means no tokens
+	}
+	var out []token.Key
+	for _, entry := range c.TokenKeys {
+		id, secret, _ := strings.Cut(entry, ":")
+		out = append(out, token.Key{ID: id, Secret: []byte(secret)})
+	}
+	ring, err := token.NewRing(out)
+	if err != nil {
+		return nil, fmt.Errorf("setting token-keys: %w", err)
+	}
+	return ring, nil
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/leadingpeers/seckill/internal/gateway"
+	"github.com/leadingpeers/seckill/internal/keys"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/internal/stockworker"
 	"github.com/leadingpeers/seckill/pkg/catalog"
@@ -23,7 +24,11 @@ func (p *process) gateway(ctx context.Context) error {
 	if err := p.cfg.requireSecrets(); err != nil {
 		return err
 	}
-	keys, err := p.cfg.apiKeys()
+	fixed, err := p.cfg.apiKeys()
+	if err != nil {
+		return err
+	}
+	tokens, err := p.cfg.tokenRing()
 	if err != nil {
 		return err
 	}
@@ -34,7 +39,7 @@ func (p *process) gateway(ctx context.Context) error {
 		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
 			return stock.Load(ctx, s.Cache, s.Ledger, terms)
 		},
-		Keys: keys, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
+		Keys: fixed, KeyStore: keys.NewStore(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
 		Now: time.Now, Log: p.log, Registerer: p.reg,
 	})

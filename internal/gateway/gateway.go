@@ -25,9 +25,11 @@ import (
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
 	"github.com/leadingpeers/seckill/internal/gateway/docs"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
+	"github.com/leadingpeers/seckill/internal/keys"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
 	"github.com/leadingpeers/seckill/pkg/stock"
+	"github.com/leadingpeers/seckill/pkg/token"
 )
 
 // Cache is the hot count. *stock.Cache is one.
@@ -64,8 +66,10 @@ type Config struct {
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
 
-	Keys  []web.Key // who may call; at least one
-	IDKey []byte    // makes reservation IDs; at least 16 bytes, the same on every gateway, never changed during a sale
+	Keys     []web.Key   // of the configuration: who may call
+	KeyStore *keys.Store // those in MySQL; nil = none. One of the two must be there
+	Tokens   *token.Ring // checks purchase tokens, and issues them; nil = none
+	IDKey    []byte      // makes reservation IDs; at least 16 bytes, the same on every gateway, never changed during a sale
 
 	SnapshotAge    time.Duration // how old Snapshot may be, on any gateway; a change of state answers after it; default 1 s
 	CacheTimeout   time.Duration // how long a request waits for Redis; default 800 ms
@@ -124,7 +128,7 @@ func New(cfg Config) (*Gateway, error) {
 	})
 	var err error
 	g.mux, err = web.New(web.Config{
-		Keys: cfg.Keys, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
+		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
 	}, g.Routes())
 	return g, err
 }
@@ -135,11 +139,12 @@ func (g *Gateway) Routes() []web.Route {
 		reservations = catalogue.OneProduct + "/reservations"
 		reservation  = reservations + "/{reservation}"
 	)
-	service, both := []web.Role{web.Service}, []web.Role{web.Service, web.Admin}
+	buyers := []web.Role{web.Service, web.Buyer}
+	all := append(buyers, web.Viewers()...)
 	return append(append(docs.Routes(), g.catalogue.Routes()...),
-		web.Route{Name: "reserve", Method: "POST", Path: reservations, Roles: service, Handle: g.reserve},
-		web.Route{Name: "get_reservation", Method: "GET", Path: reservation, Roles: both, Polls: true, Handle: g.getReservation},
-		web.Route{Name: "cancel", Method: "POST", Path: reservation + "/cancel", Roles: service, Handle: g.cancel},
+		web.Route{Name: "CreateReservation", Method: "POST", Path: reservations, Roles: buyers, Handle: g.reserve},
+		web.Route{Name: "GetReservation", Method: "GET", Path: reservation, Roles: all, Polls: true, Handle: g.getReservation},
+		web.Route{Name: "CancelReservation", Method: "POST", Path: reservation + "/cancel", Roles: buyers, Handle: g.cancel},
 	)
 }
 
@@ -169,7 +174,7 @@ func (c *Config) complete() error {
 		{"Catalog", c.Catalog != nil},
 		{"Load", c.Load != nil},
 		{"Now", c.Now != nil},
-		{"Keys", len(c.Keys) > 0},
+		{"Keys or KeyStore", len(c.Keys) > 0 || c.KeyStore != nil},
 		{"IDKey (at least 16 bytes)", len(c.IDKey) >= 16},
 	} {
 		if !need.ok {

@@ -83,16 +83,16 @@ func (g *Gateway) see(r *http.Request, userID string) (wantedReservation, reserv
 
 // want reads which reservation the path and the user ask for.
 func (g *Gateway) want(r *http.Request, userID string) (wantedReservation, error) {
+	userID, err := userOf(r, userID)
 	want := wantedReservation{id: r.PathValue("reservation"), userID: userID}
 	switch {
-	case userID == "":
-		return want, problem.New(problem.MissingField, "user_id is required.")
+	case err != nil:
+		return want, err
 	case !stock.ValidUserID(userID):
 		return want, problem.New(problem.InvalidField, "user_id is %.70q: want 1 to 64 printable ASCII characters without spaces.", userID)
 	case !stock.ValidID(want.id):
 		return want, problem.Of(problem.ReservationNotFound)
 	}
-	var err error
 	want.product, err = g.catalogue.Ever(r)
 	return want, err
 }
@@ -189,7 +189,7 @@ const cancelReason = "cancelled"
 // and return its units change in one transaction; repeating it is harmless.
 func (g *Gateway) cancel(w http.ResponseWriter, r *http.Request) error {
 	var userID string
-	if err := web.Decode(r, web.MaxBuyerBody, web.Field{Name: "user_id", Into: &userID}); err != nil {
+	if err := web.Decode(r, web.MaxBuyerBody, web.Field{Name: "user_id", Into: &userID, Optional: true}); err != nil {
 		return err
 	}
 	want, got, err := g.see(r, userID)

@@ -24,7 +24,47 @@ type reserveRequest struct {
 }
 
 func (b *reserveRequest) fields() []web.Field {
-	return []web.Field{{Name: "user_id", Into: &b.UserID}, {Name: "quantity", Into: &b.Quantity}}
+	return []web.Field{{Name: "user_id", Into: &b.UserID, Optional: true}, {Name: "quantity", Into: &b.Quantity}}
+}
+
+// of reads the request of a service, which names the user and an
+// Idempotency-Key, or of a buyer's device, whose token says all but the
+// quantity. It returns the ID that the reservation has.
+func (b *reserveRequest) of(r *http.Request, g *Gateway) (id string, err error) {
+	caller, key := web.Caller(r), ""
+	if caller.Role != web.Buyer {
+		if key, err = web.IdempotencyKey(r.Header); err != nil {
+			return "", err
+		}
+	}
+	if err := web.Decode(r, web.MaxBuyerBody, b.fields()...); err != nil {
+		return "", err
+	}
+	if b.UserID, err = userOf(r, b.UserID); err != nil {
+		return "", err
+	}
+	if err := b.validate(); err != nil {
+		return "", err
+	}
+	if caller.Role == web.Buyer {
+		return caller.ReservationID, nil
+	}
+	return g.reservationID(b.UserID, r.PathValue("product"), key), nil
+}
+
+// userOf is whose reservation a request is about: a token says it, everybody
+// else has to.
+func userOf(r *http.Request, named string) (string, error) {
+	caller := web.Caller(r)
+	switch {
+	case caller.Role == web.Buyer && named != "" && named != caller.Claims.UserID:
+		return "", problem.Of(problem.TokenMismatch)
+	case caller.Role == web.Buyer:
+		return caller.Claims.UserID, nil
+	case named == "":
+		return "", problem.New(problem.MissingField, "user_id is required.")
+	}
+	return named, nil
 }
 
 func (b *reserveRequest) validate() error {
@@ -45,23 +85,22 @@ func (b *reserveRequest) validate() error {
 // After 503 the units may be taken and the event may be on its way: both are
 // found again by the retry, or by the reaper if nobody retries.
 func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
-	key, err := web.IdempotencyKey(r.Header)
-	if err != nil {
-		return err
-	}
 	var body reserveRequest
-	if err := web.Decode(r, web.MaxBuyerBody, body.fields()...); err != nil {
-		return err
-	}
-	if err := body.validate(); err != nil {
+	id, err := body.of(r, g)
+	if err != nil {
 		return err
 	}
 	product, err := g.catalogue.OnSale(r)
 	if err != nil {
 		return err
 	}
+	if web.Caller(r).Expired {
+		if err := g.madeInTime(r.Context(), product.ID, body.UserID, id); err != nil {
+			return err
+		}
+	}
 	got, replayed, err := g.take(r, stock.Reservation{
-		ID:         g.reservationID(body.UserID, product.ID, key),
+		ID:         id,
 		ActivityID: product.ActivityID,
 		ProductID:  product.ID,
 		UserID:     body.UserID,
@@ -81,6 +120,21 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Location", r.URL.EscapedPath()+"/"+got.ID+"?user_id="+url.QueryEscape(got.UserID))
 	return web.WriteJSON(w, http.StatusAccepted, answer)
+}
+
+// madeInTime lets an expired token pass to the reservation that it has made: a
+// retry must see its own units. It makes none any more.
+func (g *Gateway) madeInTime(ctx context.Context, productID, userID, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.CacheTimeout)
+	defer cancel()
+	_, err := g.cfg.Cache.Find(ctx, productID, userID, id)
+	switch {
+	case errors.Is(err, stock.ErrNotFound) || errors.Is(err, stock.NotLoaded):
+		return problem.Of(problem.TokenExpired)
+	case err != nil:
+		return problem.Fault(problem.CacheUnavailable, err)
+	}
+	return nil
 }
 
 // take reserves in Redis and, while the reservation is not decided, publishes

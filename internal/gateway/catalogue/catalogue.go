@@ -82,19 +82,19 @@ const (
 
 // Routes lists the operations and who may use them.
 func (c *Catalogue) Routes() []web.Route {
-	admin := []web.Role{web.Admin}
+	operators := web.Operators()
 	return []web.Route{
-		{Name: "list_activities", Method: "GET", Path: activities, Open: true, Handle: c.listActivities},
-		{Name: "get_activity", Method: "GET", Path: oneActivity, Open: true, Handle: c.getActivity},
-		{Name: "list_products", Method: "GET", Path: products, Open: true, Handle: c.listProducts},
-		{Name: "get_product", Method: "GET", Path: OneProduct, Open: true, Handle: c.getProduct},
+		{Name: "ListActivities", Method: "GET", Path: activities, Open: true, Handle: c.listActivities},
+		{Name: "GetActivity", Method: "GET", Path: oneActivity, Open: true, Handle: c.getActivity},
+		{Name: "ListProducts", Method: "GET", Path: products, Open: true, Handle: c.listProducts},
+		{Name: "GetProduct", Method: "GET", Path: OneProduct, Open: true, Handle: c.getProduct},
 
-		{Name: "create_activity", Method: "POST", Path: activities, Roles: admin, Handle: c.createActivity},
-		{Name: "publish", Method: "POST", Path: oneActivity + "/publish", Roles: admin, Handle: c.publish},
-		{Name: "pause", Method: "POST", Path: oneActivity + "/pause", Roles: admin, Handle: c.pause},
-		{Name: "resume", Method: "POST", Path: oneActivity + "/resume", Roles: admin, Handle: c.resume},
-		{Name: "end", Method: "POST", Path: oneActivity + "/end", Roles: admin, Handle: c.end},
-		{Name: "add_product", Method: "POST", Path: products, Roles: admin, Handle: c.addProduct},
-		{Name: "preload", Method: "POST", Path: OneProduct + "/preload", Roles: admin, Handle: c.preload},
+		{Name: "CreateActivity", Method: "POST", Path: activities, Roles: operators, Handle: c.createActivity},
+		{Name: "PublishActivity", Method: "POST", Path: oneActivity + "/publish", Roles: operators, Handle: c.publish},
+		{Name: "PauseActivity", Method: "POST", Path: oneActivity + "/pause", Roles: operators, Handle: c.pause},
+		{Name: "ResumeActivity", Method: "POST", Path: oneActivity + "/resume", Roles: operators, Handle: c.resume},
+		{Name: "EndActivity", Method: "POST", Path: oneActivity + "/end", Roles: operators, Handle: c.end},
+		{Name: "AddProduct", Method: "POST", Path: products, Roles: operators, Handle: c.addProduct},
+		{Name: "PreloadProduct", Method: "POST", Path: OneProduct + "/preload", Roles: operators, Handle: c.preload},
 	}
 }

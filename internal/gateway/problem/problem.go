@@ -30,11 +30,17 @@ const (
 	MissingIdempotencyKey Code = "missing_idempotency_key"
 	InvalidIdempotencyKey Code = "invalid_idempotency_key"
 	Unauthenticated       Code = "unauthenticated"
+	InvalidToken          Code = "invalid_token"
+	TokenExpired          Code = "token_expired"
 	Forbidden             Code = "forbidden"
+	TokenMismatch         Code = "token_mismatch"
 	RouteNotFound         Code = "route_not_found"
 	ActivityNotFound      Code = "activity_not_found"
 	ProductNotFound       Code = "product_not_found"
 	ReservationNotFound   Code = "reservation_not_found"
+	OrderNotFound         Code = "order_not_found"
+	KeyNotFound           Code = "key_not_found"
+	ChannelNotFound       Code = "channel_not_found"
 	MethodNotAllowed      Code = "method_not_allowed"
 	SoldOut               Code = "sold_out"
 	OverUserLimit         Code = "over_user_limit"
@@ -43,7 +49,13 @@ const (
 	OrderNotReady         Code = "order_not_ready"
 	AlreadyExists         Code = "already_exists"
 	ActivityOnline        Code = "activity_online"
+	HasReservations       Code = "has_reservations"
+	NotPublishable        Code = "not_publishable"
+	InUse                 Code = "in_use"
+	NotEnoughAvailable    Code = "not_enough_available"
 	WrongState            Code = "wrong_state"
+	PreconditionFailed    Code = "precondition_failed"
+	PreconditionRequired  Code = "precondition_required"
 	BodyTooLarge          Code = "body_too_large"
 	UnsupportedMediaType  Code = "unsupported_media_type"
 	OverOrderLimit        Code = "over_order_limit"
@@ -92,11 +104,17 @@ func Kinds() []Kind {
 		{MissingIdempotencyKey, 400, 0, "Missing Idempotency-Key", "The header Idempotency-Key is missing.", keyForm},
 		{InvalidIdempotencyKey, 400, 0, "Invalid Idempotency-Key", "The header Idempotency-Key is not allowed.", keyForm},
 		{Unauthenticated, 401, 0, "No valid key", "The request carries no valid key.", "Send the header Authorization: Bearer sk_<id>_<secret>."},
-		{Forbidden, 403, 0, "Not for this key", "The key's role does not allow this operation.", ""},
+		{InvalidToken, 401, 0, "No valid purchase token", "The purchase token is not one of ours, or its key is not active any more.", "Ask the shop for a new one."},
+		{TokenExpired, 401, 0, "The purchase token has expired", "The purchase token has expired, and nothing was reserved with it.", "Ask the shop for a new one."},
+		{Forbidden, 403, 0, "Not for this caller", "The caller's role does not allow this operation.", ""},
+		{TokenMismatch, 403, 0, "Not for this purchase token", "The purchase token is for another product or another user.", ""},
 		{RouteNotFound, 404, 0, "No such route", "Nothing is served at this path.", ""},
 		{ActivityNotFound, 404, 0, "No such activity", "No such activity is on sale.", "A change of the catalogue can take a second to be seen."},
 		{ProductNotFound, 404, 0, "No such product", "The activity has no such product on sale.", "A change of the catalogue can take a second to be seen."},
 		{ReservationNotFound, 404, 0, "No such reservation", "This user has no such reservation of this product.", ""},
+		{OrderNotFound, 404, 0, "No such order", "There is no such order.", ""},
+		{KeyNotFound, 404, 0, "No such key", "There is no such key.", ""},
+		{ChannelNotFound, 404, 0, "No such channel", "No live product has its stock from this channel.", ""},
 		{MethodNotAllowed, 405, 0, "Method not allowed", "The header Allow lists the methods of this path.", ""},
 		{SoldOut, 409, 0, "Sold out", "Fewer units are left than were asked for.", "Units that others do not pay for come back."},
 		{OverUserLimit, 409, 0, "Over the user's limit", "The user would hold more units of this product than one user may.", ""},
@@ -104,12 +122,18 @@ func Kinds() []Kind {
 		{OrderPaid, 409, 0, "The order is paid", "A paid order cannot be cancelled.", "Refund it in the checkout."},
 		{OrderNotReady, 409, soon, "The order is not written yet", "The reservation is accepted, its order is still being written.", "Send the same request again."},
 		{AlreadyExists, 409, 0, "It exists already", "The ID is taken.", ""},
-		{ActivityOnline, 409, 0, "The activity is online or over", "Products can be added only while the activity is a draft or paused.", "Pause the activity first."},
+		{ActivityOnline, 409, 0, "The activity is online or over", "The state of the activity does not allow this change.", "Pause the activity first."},
+		{HasReservations, 409, 0, "Something was reserved", "What was ever reserved stays, so that it can be accounted for.", "End the activity instead."},
+		{NotPublishable, 409, 0, "Not ready to go online", "Something is in the way of going online.", "Send preload to load the products now."},
+		{InUse, 409, 0, "In use", "A product is on sale or has reservations that are not decided.", "Pause the activity and wait a moment, or send force."},
+		{NotEnoughAvailable, 409, 0, "Not enough units", "Fewer units are available than were to be taken away.", ""},
 		{WrongState, 409, 0, "Not in this state", "The activity cannot change from its present state to the one asked for.", ""},
+		{PreconditionFailed, 412, 0, "It has changed", "It has changed since the caller read it.", "Read it again."},
 		{BodyTooLarge, 413, 0, "The body is too large", "The body is larger than this operation allows.", ""},
 		{UnsupportedMediaType, 415, 0, "Not JSON", "The body must be JSON.", "Send the header Content-Type: application/json, and no Content-Encoding."},
 		{OverOrderLimit, 422, 0, "Over the order's limit", "More units were asked for than one order may have.", ""},
 		{IdempotencyKeyReused, 422, 0, "Idempotency-Key used before", "This user's key stands for another quantity of this product.", keyForm},
+		{PreconditionRequired, 428, 0, "If-Match is missing", "The header If-Match is required.", "Send the ETag that you read."},
 		{TooManyAttempts, 429, 0, "Too many attempts", "The user has made too many reservations of this product.", ""},
 		{TooManyWaiting, 429, 2 * soon, "Too many are waiting", "The limit of concurrent long polls is reached.", "Ask without wait, or come back later."},
 		{Internal, 500, 0, "Internal error", "The request met a defect of this service.", "The trace_id finds it in the log."},
@@ -148,6 +172,13 @@ type Problem struct {
 	Code   Code
 	Detail string // of this case; empty = the kind's own
 	Cause  error  // of a fault, for the log; never shown to the caller
+	List   []Item // each thing that is wrong, when there may be several
+}
+
+// Item is one of several things that are wrong.
+type Item struct {
+	Field  string `json:"field"` // or what it is about: "products/phone"
+	Detail string `json:"detail"`
 }
 
 // Error makes a Problem an error.
@@ -167,6 +198,11 @@ func Of(code Code) error { return &Problem{Code: code} }
 // New says no and names what is wrong in this case.
 func New(code Code, format string, args ...any) error {
 	return &Problem{Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// All says no and lists each thing that is wrong.
+func All(code Code, list []Item, format string, args ...any) error {
+	return &Problem{Code: code, Detail: fmt.Sprintf(format, args...), List: list}
 }
 
 // Fault says that something behind the API did not answer. A refusal among
@@ -202,6 +238,7 @@ type body struct {
 	RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
 	Hint         string `json:"hint,omitempty"`
 	TraceID      string `json:"trace_id"`
+	Problems     []Item `json:"problems,omitempty"`
 }
 
 // maxInstance bounds how much of a hostile path is sent back.
@@ -232,6 +269,7 @@ func (t Table) Write(w http.ResponseWriter, r *http.Request, p *Problem, traceID
 		Code:     kind.Code,
 		Hint:     kind.Hint,
 		TraceID:  traceID,
+		Problems: p.List,
 	}
 	if b.Detail == "" {
 		b.Detail = kind.Detail

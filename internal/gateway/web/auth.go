@@ -1,89 +1,151 @@
 package web
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"fmt"
+	"errors"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
+	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/pkg/token"
 )
 
-// Role is what a key may do.
-type Role string
+// Role is what a caller may do.
+type Role = keys.Role
 
-// The roles.
+// Key is one caller's key.
+type Key = keys.Key
+
+// The roles: those of keys, and the one of a purchase token.
 const (
-	Service Role = "service" // a checkout back end: reserves for its users
-	Admin   Role = "admin"   // an operator: runs the catalogue
+	Service  = keys.Service
+	Viewer   = keys.Viewer
+	Operator = keys.Operator
+	Admin    = keys.Admin
+	Buyer    = Role("buyer")
 )
 
-// Key is one caller's key. The caller sends it as
-//
-//	Authorization: Bearer sk_<ID>_<secret>
-//
-// The secret itself is not kept.
-type Key struct {
-	ID   string            // 1 to 32 characters, a-z 0-9 and hyphens; no underscore, which ends it
-	Hash [sha256.Size]byte // SHA-256 of the secret
-	Role Role
+// Viewers are the roles that see everything.
+func Viewers() []Role { return []Role{Viewer, Operator, Admin} }
+
+// Operators are the roles that run sales.
+func Operators() []Role { return []Role{Operator, Admin} }
+
+// Identity is who has sent a request.
+type Identity struct {
+	KeyID string
+	Role  Role // empty without key and token
+
+	activities []string // of a service: that it may act for; none = all
+
+	// Of a purchase token:
+	Claims        token.Claims
+	ReservationID string // that it makes
+	Expired       bool   // only what it has made may be asked for
 }
 
-var keyIDPattern = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
-
-// keyring finds keys by ID.
-func keyring(keys []Key) (map[string]Key, error) {
-	ring := make(map[string]Key, len(keys))
-	for _, k := range keys {
-		if !keyIDPattern.MatchString(k.ID) {
-			return nil, fmt.Errorf("key %q: want an ID of 1 to 32 characters of a-z, 0-9 and hyphens", k.ID)
-		}
-		if k.Role != Service && k.Role != Admin {
-			return nil, fmt.Errorf("key %q: unknown role %q", k.ID, k.Role)
-		}
-		if _, twice := ring[k.ID]; twice {
-			return nil, fmt.Errorf("key %q: is there twice", k.ID)
-		}
-		ring[k.ID] = k
+// MayActFor reports whether the caller has to do with an activity at all.
+// Where it does not, nothing of that activity exists for it.
+func (id Identity) MayActFor(activityID string) bool {
+	switch id.Role {
+	case Service:
+		return len(id.activities) == 0 || slices.Contains(id.activities, activityID)
+	case Buyer:
+		return id.Claims.ActivityID == activityID
 	}
-	return ring, nil
+	return true
 }
 
-// identify returns the role of the request's key, empty without a key. A key
-// that is not ours is refused in the same words whether the ID or the secret
-// is wrong, after the same work.
-func (m *Mux) identify(r *http.Request) (Role, error) {
+type identityKey struct{}
+
+// Caller is who has sent r; the zero Identity when nobody was named.
+func Caller(r *http.Request) Identity {
+	id, _ := r.Context().Value(identityKey{}).(Identity)
+	return id
+}
+
+// RoleOf is the role of the key or token that came with a request, empty if
+// none did.
+func RoleOf(r *http.Request) Role { return Caller(r).Role }
+
+// as returns r with its caller, who is also the actor of what it changes.
+func as(r *http.Request, id Identity) *http.Request {
+	if id.Role == "" {
+		return r
+	}
+	actor := id.KeyID
+	if id.Role == Buyer {
+		actor = "buyer"
+	}
+	ctx := context.WithValue(r.Context(), identityKey{}, id)
+	return r.WithContext(audit.With(ctx, audit.Actor{KeyID: actor, RequestID: traceID(r)}))
+}
+
+// identify finds out who has sent the request. What is not ours is refused in
+// the same words whether the ID or the secret is wrong, after the same work.
+func (m *Mux) identify(r *http.Request) (Identity, error) {
 	sent := r.Header["Authorization"]
 	if len(sent) == 0 {
-		return "", nil
+		return Identity{}, nil
 	}
 	scheme, bearer, _ := strings.Cut(sent[0], " ")
-	id, secret, ok := strings.Cut(strings.TrimPrefix(bearer, "sk_"), "_")
-	ok = ok && len(sent) == 1 && strings.EqualFold(scheme, "Bearer") && strings.HasPrefix(bearer, "sk_")
-	key, known := m.keys[id]
+	ok := len(sent) == 1 && strings.EqualFold(scheme, "Bearer")
+	if ok && strings.HasPrefix(bearer, token.Prefix) {
+		return m.byToken(bearer)
+	}
+	id, secret, _ := strings.Cut(strings.TrimPrefix(bearer, "sk_"), "_")
+	ok = ok && strings.HasPrefix(bearer, "sk_")
+	ctx, cancel := context.WithTimeout(r.Context(), lookupTimeout)
+	defer cancel()
+	key, known, err := m.ring.Lookup(ctx, id)
+	if err != nil {
+		return Identity{}, problem.Fault(problem.DatabaseUnavailable, err)
+	}
 	hash := sha256.Sum256([]byte(secret))
 	if subtle.ConstantTimeCompare(hash[:], key.Hash[:]) == 0 || !known || !ok {
-		return "", problem.New(problem.Unauthenticated, "The key is malformed or not known.")
+		return Identity{}, problem.New(problem.Unauthenticated, "The key is malformed or not known.")
 	}
-	return key.Role, nil
+	return Identity{KeyID: key.ID, Role: key.Role, activities: key.Activities}, nil
 }
 
-// authorize lets the request pass if its key has one of the route's roles, and
-// returns the role. A route that names no role and is not open lets nobody
-// pass.
-func (m *Mux) authorize(r *http.Request, rt Route) (Role, error) {
-	role, err := m.identify(r)
+// lookupTimeout bounds the wait for the first load of the keys.
+const lookupTimeout = 2 * time.Second
+
+// byToken is identify for a purchase token.
+func (m *Mux) byToken(text string) (Identity, error) {
+	if m.cfg.Tokens == nil {
+		return Identity{}, problem.New(problem.InvalidToken, "This gateway takes no purchase tokens.")
+	}
+	claims, reservationID, err := m.cfg.Tokens.Verify(text, m.cfg.Now())
+	expired := errors.Is(err, token.ErrExpired)
+	if err != nil && !expired {
+		return Identity{}, problem.Of(problem.InvalidToken)
+	}
+	return Identity{Role: Buyer, Claims: claims, ReservationID: reservationID, Expired: expired}, nil
+}
+
+// authorize lets the request pass if its caller has one of the route's roles,
+// and returns the caller. A route that names no role and is not open lets
+// nobody pass. A token passes only on the path of its own product.
+func (m *Mux) authorize(r *http.Request, rt Route) (Identity, error) {
+	id, err := m.identify(r)
 	switch {
 	case err != nil:
-		return "", err
-	case rt.Open || slices.Contains(rt.Roles, role):
-		return role, nil
-	case role == "":
-		return "", problem.New(problem.Unauthenticated, "The request carries no key.")
-	default:
-		return "", problem.New(problem.Forbidden, "A key with the role %s may not do this.", role)
+		return Identity{}, err
+	case rt.Open:
+		return id, nil
+	case id.Role == "":
+		return Identity{}, problem.New(problem.Unauthenticated, "The request carries no key.")
+	case !slices.Contains(rt.Roles, id.Role):
+		return Identity{}, problem.New(problem.Forbidden, "A caller with the role %s may not do this.", id.Role)
+	case id.Role == Buyer && (r.PathValue("activity") != id.Claims.ActivityID || r.PathValue("product") != id.Claims.ProductID):
+		return Identity{}, problem.Of(problem.TokenMismatch)
 	}
+	return id, nil
 }

@@ -2,13 +2,16 @@ package web
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"hash/fnv"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -26,7 +29,7 @@ const (
 // Field is one member that a request body may have.
 type Field struct {
 	Name     string
-	Into     any // *string, *int64 or *time.Time
+	Into     any // *string, *int64, *bool, *time.Time, *[]string, or a pointer to one of the first four: nil = absent
 	Optional bool
 }
 
@@ -56,6 +59,14 @@ func DecodeNothing(r *http.Request) error {
 		return err
 	}
 	return decodeObject(body, nil)
+}
+
+// DecodeOptional is Decode for a body that may be absent.
+func DecodeOptional(r *http.Request, limit int64, fields ...Field) error {
+	if r.ContentLength == 0 {
+		return nil
+	}
+	return Decode(r, limit, fields...)
 }
 
 func checkMediaType(h http.Header) error {
@@ -141,17 +152,34 @@ func decodeValue(name string, value json.RawMessage, into any) error {
 	if err := json.Unmarshal(value, into); err != nil {
 		return problem.New(problem.InvalidField, "%s is %.40s: want %s.", name, value, wanted(into))
 	}
-	if text, ok := into.(*string); ok && strings.ContainsFunc(*text, unprintable) {
+	if slices.ContainsFunc(texts(into), func(text string) bool { return strings.ContainsFunc(text, unprintable) }) {
 		return problem.New(problem.InvalidField, "%s has a control character or is not valid Unicode.", name)
+	}
+	return nil
+}
+
+// texts are the texts that were decoded into into.
+func texts(into any) []string {
+	switch v := into.(type) {
+	case *string:
+		return []string{*v}
+	case **string:
+		return []string{**v}
+	case *[]string:
+		return *v
 	}
 	return nil
 }
 
 func wanted(into any) string {
 	switch into.(type) {
-	case *int64:
+	case *int64, **int64:
 		return "a whole number"
-	case *time.Time:
+	case *bool, **bool:
+		return "true or false"
+	case *[]string:
+		return "a list of strings"
+	case *time.Time, **time.Time:
 		return "a time as in RFC 3339, 2006-01-02T15:04:05Z"
 	default:
 		return "a string"
@@ -192,4 +220,71 @@ func IdempotencyKey(h http.Header) (string, error) {
 		return "", problem.New(problem.InvalidIdempotencyKey, "Want one Idempotency-Key of 8 to 128 visible ASCII characters.")
 	}
 	return key, nil
+}
+
+// Page reads the query's page_size and page_token. The token is what NextPage
+// was given.
+func Page(r *http.Request) (after string, size int, err error) {
+	values, err := Query(r, "page_size", "page_token")
+	if err != nil {
+		return "", 0, err
+	}
+	size = defaultPage
+	if values[0] != "" {
+		if size, err = strconv.Atoi(values[0]); err != nil || size < 1 || size > maxPage {
+			return "", 0, problem.New(problem.InvalidField, "page_size is %.20q: want 1 to %d.", values[0], maxPage)
+		}
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(values[1])
+	if err != nil || len(raw) > maxPageToken {
+		return "", 0, problem.New(problem.InvalidField, "page_token is not one that this gateway gave.")
+	}
+	return string(raw), size, nil
+}
+
+// NextPage is the token of the page after the row with this key.
+func NextPage(key string) string { return base64.RawURLEncoding.EncodeToString([]byte(key)) }
+
+const (
+	defaultPage  = 50
+	maxPage      = 200
+	maxPageToken = 128
+)
+
+// IfMatch reads the version that the caller wants to change.
+func IfMatch(r *http.Request) (version int64, err error) {
+	sent := r.Header["If-Match"]
+	if len(sent) == 0 {
+		return 0, problem.Of(problem.PreconditionRequired)
+	}
+	text, ok := strings.CutPrefix(sent[0], `"`)
+	text, ok2 := strings.CutSuffix(text, `"`)
+	version, err = strconv.ParseInt(text, 10, 64)
+	if len(sent) > 1 || !ok || !ok2 || err != nil {
+		return 0, problem.New(problem.PreconditionFailed, "If-Match is %.40q: want the ETag of one version.", sent[0])
+	}
+	return version, nil
+}
+
+// ETag is the tag of a version.
+func ETag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
+
+// WriteTagged answers with body as JSON under tag; with the tag alone, as 304,
+// when the caller has this version already. An empty tag is made of the body.
+func WriteTagged(w http.ResponseWriter, r *http.Request, tag string, body any) error {
+	if tag == "" {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		sum := fnv.New64a()
+		_, _ = sum.Write(text) // a hash never fails
+		tag, body = `"`+strconv.FormatUint(sum.Sum64(), 36)+`"`, json.RawMessage(text)
+	}
+	w.Header().Set("ETag", tag)
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	return WriteJSON(w, http.StatusOK, body)
 }

@@ -4,7 +4,6 @@
 package web
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,6 +19,8 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
+	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/pkg/token"
 )
 
 // Handler answers one request, or returns why not: a problem, a refusal, or an
@@ -38,11 +39,14 @@ type Route struct {
 	Handle Handler
 }
 
-// Config is what a Mux needs; every field is required, but Registerer.
+// Config is what a Mux needs; every field is required, but KeyStore, Tokens and
+// Registerer.
 type Config struct {
-	Keys       []Key
+	Keys       []Key            // of the configuration
+	KeyStore   *keys.Store      // those in MySQL; nil = none
+	Tokens     *token.Ring      // nil = no purchase tokens
 	InFlight   *Slots           // requests served at once; more are answered 503
-	Now        func() time.Time // for metrics only
+	Now        func() time.Time // for metrics, and the expiry of tokens
 	Log        *slog.Logger     // panics, and one fault a second
 	Registerer prometheus.Registerer
 }
@@ -50,7 +54,7 @@ type Config struct {
 // Mux serves routes. It is an http.Handler; make one with New.
 type Mux struct {
 	cfg      Config
-	keys     map[string]Key
+	ring     *keys.Ring
 	problems problem.Table
 	mux      *http.ServeMux
 	unknown  http.Handler // for what the mux must not see
@@ -58,15 +62,18 @@ type Mux struct {
 	faults   rate.Sometimes // lets one fault a second into the log
 }
 
+// keysAge is how long a revoked key may still be taken for good.
+const keysAge = time.Second
+
 // New makes a Mux of routes. It returns an error when a key is not usable, or
 // when a metric is registered already.
 func New(cfg Config, routes []Route) (*Mux, error) {
-	keys, err := keyring(cfg.Keys)
+	ring, err := keys.NewRing(cfg.Keys, cfg.KeyStore, keysAge, cfg.Now)
 	if err != nil {
 		return nil, err
 	}
 	m := &Mux{
-		cfg: cfg, keys: keys, problems: problem.NewTable(), mux: http.NewServeMux(),
+		cfg: cfg, ring: ring, problems: problem.NewTable(), mux: http.NewServeMux(),
 		faults: rate.Sometimes{Interval: time.Second},
 	}
 	if m.metrics, err = newMetrics(cfg.Registerer, cfg.InFlight); err != nil {
@@ -141,23 +148,11 @@ func (m *Mux) admit(w http.ResponseWriter, r *http.Request, rt Route) error {
 		}
 		defer m.cfg.InFlight.Give()
 	}
-	role, err := m.authorize(r, rt)
+	id, err := m.authorize(r, rt)
 	if err != nil {
 		return err
 	}
-	if rt.Open && role != "" {
-		r = r.WithContext(context.WithValue(r.Context(), roleKey{}, role))
-	}
-	return rt.Handle(w, r)
-}
-
-type roleKey struct{}
-
-// RoleOf is the role of the key that came with a request for an open route,
-// empty if none did.
-func RoleOf(r *http.Request) Role {
-	role, _ := r.Context().Value(roleKey{}).(Role)
-	return role
+	return rt.Handle(w, as(r, id))
 }
 
 // fail answers with the problem that err is, and counts and logs what calls
@@ -175,7 +170,8 @@ func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 				"trace_id", traceID(r), "error", p.Cause.Error())
 		})
 	}
-	if p.Code == problem.Unauthenticated {
+	switch p.Code {
+	case problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired:
 		w.Header().Set("WWW-Authenticate", `Bearer realm="seckill"`)
 	}
 	m.problems.Write(w, r, p, traceID(r))
