@@ -23,6 +23,7 @@ import (
 
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/pkg/token"
 )
 
 // Config is what a process can be told. Every field has one name in three
