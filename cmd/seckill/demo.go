@@ -180,7 +180,7 @@ func (d *demo) open(ctx context.Context) error {
 			return err
 		}
 	}
-	return d.stack.post(ctx, "/v1/activities/"+d.activity+"/publish", nil)
+	return d.stack.post(ctx, "/v1/activities/"+d.activity+"/publish", map[string]any{"preload": true})
 }
 
 // watch shows the sale, crashes two workers in its middle, and returns when

@@ -82,7 +82,7 @@ func offer(ctx context.Context, st *stack) error {
 		{"/v1/activities/demo/products", map[string]any{
 			"id": "phone", "name": "Phone", "price_cents": 499_900, "currency": "CNY", "total": 100, "per_order": 2, "per_user": 2,
 		}},
-		{"/v1/activities/demo/publish", nil},
+		{"/v1/activities/demo/publish", map[string]any{"preload": true}},
 	} {
 		err := st.post(ctx, call.path, call.body)
 		if status := (statusError{}); errors.As(err, &status) && status.status == http.StatusConflict {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/gateway"
 	"github.com/leadingpeers/seckill/internal/keys"
 	"github.com/leadingpeers/seckill/internal/settleworker"
@@ -39,7 +40,7 @@ func (p *process) gateway(ctx context.Context) error {
 		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
 			return stock.Load(ctx, s.Cache, s.Ledger, terms)
 		},
-		Keys: fixed, KeyStore: keys.NewStore(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
+		Keys: fixed, KeyStore: keys.NewStore(s.DB), Trail: audit.NewTrail(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
 		Now: time.Now, Log: p.log, Registerer: p.reg,
 	})

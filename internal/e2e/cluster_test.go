@@ -164,7 +164,7 @@ func (c *cluster) openSale(t *testing.T, products int, units int64, payWindow in
 			"id": id, "name": id, "price_cents": 100 + i, "currency": "CNY", "total": units, "per_order": 2, "per_user": 2,
 		})
 	}
-	c.post(t, "/v1/activities/"+activity+"/publish", nil)
+	c.post(t, "/v1/activities/"+activity+"/publish", map[string]any{"preload": true})
 	return activity, ids
 }
 

@@ -25,7 +25,7 @@ func floors() [][]string {
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/token", "pkg/client", "internal/keys"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
-		{"internal/gateway/catalogue", "internal/gateway/docs"},
+		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},

@@ -17,11 +17,14 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leadingpeers/seckill/internal/audit"
+	"github.com/leadingpeers/seckill/internal/gateway/access"
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
 	"github.com/leadingpeers/seckill/internal/gateway/docs"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
@@ -34,9 +37,9 @@ import (
 
 // Cache is the hot count. *stock.Cache is one.
 type Cache interface {
+	catalogue.Cache
 	Reserve(ctx context.Context, r stock.Reservation) (got stock.Reservation, replayed bool, err error)
 	Find(ctx context.Context, productID, userID, id string) (stock.Reservation, error)
-	Configure(ctx context.Context, terms stock.Terms) error
 }
 
 // Ledger knows every reservation that was decided. *stock.Ledger is one.
@@ -66,10 +69,11 @@ type Config struct {
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
 
-	Keys     []web.Key   // of the configuration: who may call
-	KeyStore *keys.Store // those in MySQL; nil = none. One of the two must be there
-	Tokens   *token.Ring // checks purchase tokens, and issues them; nil = none
-	IDKey    []byte      // makes reservation IDs; at least 16 bytes, the same on every gateway, never changed during a sale
+	Keys     []web.Key    // of the configuration: who may call
+	KeyStore *keys.Store  // those in MySQL; nil = none. One of the two must be there
+	Trail    *audit.Trail // of what is changed; nil only without KeyStore
+	Tokens   *token.Ring  // checks purchase tokens, and issues them; nil = none
+	IDKey    []byte       // makes reservation IDs; at least 16 bytes, the same on every gateway, never changed during a sale
 
 	SnapshotAge    time.Duration // how old Snapshot may be, on any gateway; a change of state answers after it; default 1 s
 	CacheTimeout   time.Duration // how long a request waits for Redis; default 800 ms
@@ -141,11 +145,20 @@ func (g *Gateway) Routes() []web.Route {
 	)
 	buyers := []web.Role{web.Service, web.Buyer}
 	all := append(buyers, web.Viewers()...)
-	return append(append(docs.Routes(), g.catalogue.Routes()...),
+	routes := slices.Concat(docs.Routes(), g.catalogue.Routes(), g.access().Routes())
+	return append(routes,
 		web.Route{Name: "CreateReservation", Method: "POST", Path: reservations, Roles: buyers, Handle: g.reserve},
 		web.Route{Name: "GetReservation", Method: "GET", Path: reservation, Roles: all, Polls: true, Handle: g.getReservation},
 		web.Route{Name: "CancelReservation", Method: "POST", Path: reservation + "/cancel", Roles: buyers, Handle: g.cancel},
 	)
+}
+
+// access serves tokens, keys and the audit trail.
+func (g *Gateway) access() *access.Access {
+	return access.New(access.Config{
+		Keys: g.cfg.KeyStore, Trail: g.cfg.Trail, Tokens: g.cfg.Tokens, Product: g.catalogue.Named,
+		Timeout: g.cfg.StoreTimeout, Now: g.cfg.Now,
+	})
 }
 
 // ServeHTTP answers one request.

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
+	"github.com/leadingpeers/seckill/api"
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/catalog"
@@ -209,18 +209,18 @@ const (
 
 // reservationBody is a reservation as its buyer sees it.
 type reservationBody struct {
-	ReservationID string           `json:"reservation_id"`
-	ActivityID    string           `json:"activity_id"`
-	ProductID     string           `json:"product_id"`
-	UserID        string           `json:"user_id"`
-	Quantity      int64            `json:"quantity"`
-	State         State            `json:"state"`
-	Reason        string           `json:"reason,omitempty"` // why it was released
-	PriceCents    int64            `json:"price_cents"`      // of one unit
-	Currency      string           `json:"currency"`
-	OrderID       string           `json:"order_id,omitempty"`     // from awaiting_payment on
-	AmountCents   *int64           `json:"amount_cents,omitempty"` // of the order
-	PayDeadline   catalogue.Millis `json:"pay_deadline,omitzero"`
+	ReservationID string     `json:"reservation_id"`
+	ActivityID    string     `json:"activity_id"`
+	ProductID     string     `json:"product_id"`
+	UserID        string     `json:"user_id"`
+	Quantity      int64      `json:"quantity"`
+	State         State      `json:"state"`
+	Reason        string     `json:"reason,omitempty"` // why it was released
+	PriceCents    int64      `json:"price_cents"`      // of one unit
+	Currency      string     `json:"currency"`
+	OrderID       string     `json:"order_id,omitempty"`     // from awaiting_payment on
+	AmountCents   *int64     `json:"amount_cents,omitempty"` // of the order
+	PayDeadline   api.Millis `json:"pay_deadline,omitzero"`
 }
 
 // reservationBodyOf shows a reservation that has no order.
@@ -242,7 +242,7 @@ func orderBodyOf(o order.Order, p catalog.Product) reservationBody {
 	body := reservationBody{
 		ReservationID: o.ReservationID, ActivityID: o.ActivityID, ProductID: o.ProductID, UserID: o.UserID, Quantity: o.Quantity,
 		PriceCents: p.PriceCents, Currency: o.Currency,
-		OrderID: o.ID, AmountCents: &o.AmountCents, PayDeadline: catalogue.Millis{Time: o.PayDeadline},
+		OrderID: o.ID, AmountCents: &o.AmountCents, PayDeadline: api.Millis{Time: o.PayDeadline},
 	}
 	switch o.State {
 	case order.AwaitingPayment:

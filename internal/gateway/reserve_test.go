@@ -358,7 +358,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"POST", to, `{"user_id":"u1","quantity":9223372036854775807}`, nil, 400, "invalid_field", "the largest integer"},
 		{"POST", to, `{"user_id":"u1"}`, nil, 400, "missing_field", "no quantity"},
 		{"POST", to, `{"quantity":1}`, nil, 400, "missing_field", "no user"},
-		{"POST", to, `{"user_id":"","quantity":1}`, nil, 400, "invalid_field", "empty user"},
+		{"POST", to, `{"user_id":"","quantity":1}`, nil, 400, "missing_field", "empty user"},
 		{"POST", to, `{"user_id":"u 1","quantity":1}`, nil, 400, "invalid_field", "a space in the user"},
 		{"POST", to, `{"user_id":"u\u0000","quantity":1}`, nil, 400, "invalid_field", "NUL in the user"},
 		{"POST", to, `{"user_id":"用户","quantity":1}`, nil, 400, "invalid_field", "not ASCII"},

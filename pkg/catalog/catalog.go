@@ -41,7 +41,8 @@ type Product struct {
 	Total      int64  // units put on sale, 1 to 999,999,999
 	PerOrder   int64  // most units in one order
 	PerUser    int64  // most units for one buyer
-	SoldOut    bool   // the source channel has none left
+	Available  int64  // units that the ledger has not sold
+	SoldOut    bool   // the source channel has none left, or the product was stopped
 	Version    int64
 	CreatedAt  time.Time
 	UpdatedAt  time.Time

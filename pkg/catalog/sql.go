@@ -9,7 +9,7 @@ import (
 const (
 	activityColumns = "a.id, a.name, a.state, a.starts_at, a.ends_at, a.pay_window_s, a.version, a.created_at, a.updated_at"
 
-	productColumns = "p.id, p.activity_id, p.name, p.image_url, p.channel, p.price_cents, p.currency, s.total, p.per_order, s.per_user, s.state <> 'open', p.version, p.created_at, p.updated_at"
+	productColumns = "p.id, p.activity_id, p.name, p.image_url, p.channel, p.price_cents, p.currency, s.total, p.per_order, s.per_user, s.state <> 'open', s.available, p.version, p.created_at, p.updated_at"
 )
 
 // The statements of the store. Each stands here once; the one with a list is
@@ -22,6 +22,31 @@ const (
 	sqlLockActivity = sqlActivity + " FOR UPDATE"
 
 	sqlActivities = "SELECT " + activityColumns + " FROM activities a ORDER BY a.starts_at DESC, a.id"
+
+	sqlActivityPage = "SELECT " + activityColumns + " FROM activities a WHERE a.id > ? AND a.ends_at > ? AND a.starts_at < ? ORDER BY a.id LIMIT ?"
+
+	sqlActivityPageOf = "SELECT " + activityColumns + " FROM activities a WHERE a.id > ? AND a.ends_at > ? AND a.starts_at < ? AND a.state = ? ORDER BY a.id LIMIT ?"
+
+	sqlOver = "SELECT COUNT(*) FROM activities WHERE id = ? AND ends_at <= NOW(3)"
+
+	sqlUpdateActivity = "UPDATE activities SET name = ?, starts_at = ?, ends_at = ?, pay_window_s = ?, version = version + 1, updated_at = NOW(3) WHERE id = ?"
+
+	sqlDeleteActivity = "DELETE FROM activities WHERE id = ?"
+
+	sqlLockProduct = "SELECT " + productColumns + " FROM products p JOIN stock s ON s.product_id = p.id WHERE p.id = ? FOR UPDATE"
+
+	sqlUpdateProduct = "UPDATE products SET name = ?, image_url = ?, channel = ?, price_cents = ?, currency = ?, per_order = ?, version = version + 1, updated_at = NOW(3) WHERE id = ?"
+
+	sqlUpdateLimit = "UPDATE stock SET per_user = ? WHERE product_id = ?"
+
+	sqlUpdateTotal = "UPDATE stock SET total = ?, available = ? WHERE product_id = ?"
+
+	sqlDeleteProduct = "DELETE FROM products WHERE id = ?"
+
+	sqlDeleteStock = "DELETE FROM stock WHERE product_id = ?"
+
+	// The lock of the stock row keeps reservations from coming meanwhile.
+	sqlReserved = "SELECT COUNT(*) FROM reservations WHERE product_id = ?"
 
 	sqlSetState = "UPDATE activities SET state = ?, version = version + 1, updated_at = NOW(3) WHERE id = ?"
 
@@ -59,7 +84,7 @@ func (a *Activity) fields() []any {
 func (p *Product) fields() []any {
 	return []any{
 		&p.ID, &p.ActivityID, &p.Name, &p.ImageURL, &p.Channel, &p.PriceCents, &p.Currency, &p.Total,
-		&p.PerOrder, &p.PerUser, &p.SoldOut, &p.Version, &p.CreatedAt, &p.UpdatedAt,
+		&p.PerOrder, &p.PerUser, &p.SoldOut, &p.Available, &p.Version, &p.CreatedAt, &p.UpdatedAt,
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
@@ -20,6 +21,8 @@ var (
 	ErrExists     = errors.New("the ID is taken")
 	ErrOnline     = errors.New("the activity is online: pause it first")
 	ErrTransition = errors.New("the activity's state does not allow it")
+	ErrVersion    = errors.New("it has another version")
+	ErrReserved   = errors.New("something of it was reserved")
 )
 
 // MaxBatch is the most products that Offers takes in one call.
@@ -48,17 +51,23 @@ func (s *Store) CreateActivity(ctx context.Context, a Activity) (Activity, error
 	if err := a.validate(); err != nil {
 		return Activity{}, err
 	}
-	err = mysql.Retry(ctx, func() error {
-		_, err := s.db.ExecContext(ctx, sqlCreateActivity, a.ID, a.Name, a.StartsAt.UTC(), a.EndsAt.UTC(), int64(a.PayWindow/time.Second))
-		return err
+	err = mysql.InTx(ctx, s.db, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, sqlCreateActivity, a.ID, a.Name, a.StartsAt.UTC(), a.EndsAt.UTC(), int64(a.PayWindow/time.Second))
+		if err != nil {
+			return err
+		}
+		if a, err = activity(ctx, tx, sqlActivity, id); err != nil {
+			return err
+		}
+		return audit.Append(ctx, tx, audit.Entry{Action: "CreateActivity", Entity: a.entity(), After: a.document()})
 	})
 	if mysql.IsDuplicate(err) {
 		err = ErrExists
 	}
 	if err != nil {
-		return Activity{}, fmt.Errorf("create activity %s: %w", a.ID, err)
+		return Activity{}, fmt.Errorf("create activity %s: %w", id, err)
 	}
-	return s.Activity(ctx, a.ID)
+	return a, nil
 }
 
 // Activity returns one activity, or [ErrNotFound].
@@ -109,7 +118,10 @@ func (s *Store) AddProduct(ctx context.Context, p Product) (Product, error) {
 			return ErrTransition
 		case Draft, Paused:
 		}
-		return insertProduct(ctx, tx, p)
+		if err := insertProduct(ctx, tx, p); err != nil {
+			return err
+		}
+		return audit.Append(ctx, tx, audit.Entry{Action: "AddProduct", Entity: p.entity(), After: p.document()})
 	})
 	if mysql.IsDuplicate(err) {
 		err = ErrExists
@@ -164,8 +176,11 @@ func (s *Store) SetState(ctx context.Context, id string, to ActivityState) (Acti
 		if err := move(ctx, tx, id, to); err != nil {
 			return err
 		}
-		a, err = activity(ctx, tx, sqlActivity, id)
-		return err
+		before := a
+		if a, err = activity(ctx, tx, sqlActivity, id); err != nil {
+			return err
+		}
+		return audit.Append(ctx, tx, audit.Entry{Action: before.moved(to), Entity: a.entity(), Before: before.document(), After: a.document()})
 	})
 	if err != nil {
 		return Activity{}, fmt.Errorf("set state of activity %.40q: %w", id, err)

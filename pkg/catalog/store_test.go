@@ -81,7 +81,7 @@ func TestCreateAndRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantProduct := product("", a.ID)
-	wantProduct.Version = 1
+	wantProduct.Version, wantProduct.Available = 1, wantProduct.Total
 	if diff := cmp.Diff(wantProduct, p, cmpopts.IgnoreFields(catalog.Product{}, "ID", "CreatedAt", "UpdatedAt")); diff != "" {
 		t.Errorf("product (-want +got):\n%s", diff)
 	}

@@ -27,21 +27,28 @@ type Catalog interface {
 // ActivityStore keeps activities.
 type ActivityStore interface {
 	CreateActivity(ctx context.Context, a catalog.Activity) (catalog.Activity, error)
+	UpdateActivity(ctx context.Context, id string, version int64, c catalog.ActivityChange) (catalog.Activity, error)
+	DeleteActivity(ctx context.Context, id string, version int64) error
 	SetState(ctx context.Context, id string, to catalog.ActivityState) (catalog.Activity, error)
 	Activity(ctx context.Context, id string) (catalog.Activity, error)
-	Activities(ctx context.Context) ([]catalog.Activity, error)
+	List(ctx context.Context, f catalog.Filter) ([]catalog.Activity, error)
+	Over(ctx context.Context, id string) (bool, error)
 }
 
 // ProductStore keeps products.
 type ProductStore interface {
 	AddProduct(ctx context.Context, p catalog.Product) (catalog.Product, error)
+	UpdateProduct(ctx context.Context, id string, version int64, c catalog.ProductChange) (catalog.Product, error)
+	DeleteProduct(ctx context.Context, id string, version int64) error
 	Product(ctx context.Context, id string) (catalog.Product, error)
 	Products(ctx context.Context, activityID string) ([]catalog.Product, error)
 }
 
-// Configurer tells Redis the terms of a product it has. *stock.Cache is one.
-type Configurer interface {
+// Cache is what Redis has of a product. *stock.Cache is one.
+type Cache interface {
 	Configure(ctx context.Context, terms stock.Terms) error
+	Flush(ctx context.Context, productID string, force bool) error
+	Loaded(ctx context.Context, productIDs []string) (map[string]bool, error)
 }
 
 // LoadFunc fills a product into Redis from the ledger; false means that it was
@@ -52,7 +59,7 @@ type LoadFunc func(ctx context.Context, terms stock.Terms) (loaded bool, err err
 type Config struct {
 	Catalog      Catalog
 	Snapshot     Snapshot
-	Cache        Configurer
+	Cache        Cache
 	Load         LoadFunc
 	SnapshotAge  time.Duration    // how old the snapshot of any gateway may be
 	StoreTimeout time.Duration    // how long a request waits for MySQL
@@ -95,6 +102,14 @@ func (c *Catalogue) Routes() []web.Route {
 		{Name: "ResumeActivity", Method: "POST", Path: oneActivity + "/resume", Roles: operators, Handle: c.resume},
 		{Name: "EndActivity", Method: "POST", Path: oneActivity + "/end", Roles: operators, Handle: c.end},
 		{Name: "AddProduct", Method: "POST", Path: products, Roles: operators, Handle: c.addProduct},
-		{Name: "PreloadProduct", Method: "POST", Path: OneProduct + "/preload", Roles: operators, Handle: c.preload},
+		{Name: "UpdateActivity", Method: "PATCH", Path: oneActivity, Roles: operators, Handle: c.updateActivity},
+		{Name: "DeleteActivity", Method: "DELETE", Path: oneActivity, Roles: operators, Handle: c.deleteActivity},
+		{Name: "UpdateProduct", Method: "PATCH", Path: OneProduct, Roles: operators, Handle: c.updateProduct},
+		{Name: "DeleteProduct", Method: "DELETE", Path: OneProduct, Roles: operators, Handle: c.deleteProduct},
+
+		{Name: "PreloadActivity", Method: "POST", Path: oneActivity + "/preload", Roles: operators, Handle: c.preloadActivity},
+		{Name: "FlushActivity", Method: "POST", Path: oneActivity + "/flush", Roles: operators, Handle: c.flushActivity},
+		{Name: "PreloadProduct", Method: "POST", Path: OneProduct + "/preload", Roles: operators, Handle: c.preloadProduct},
+		{Name: "FlushProduct", Method: "POST", Path: OneProduct + "/flush", Roles: operators, Handle: c.flushProduct},
 	}
 }

@@ -4,88 +4,77 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/leadingpeers/seckill/api"
+	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 )
 
-// Millis is a time as the API writes it: RFC 3339, UTC, milliseconds.
-type Millis struct{ time.Time }
-
-// MarshalJSON writes the time with exactly three digits of a second.
-func (t Millis) MarshalJSON() ([]byte, error) {
-	return []byte(t.UTC().Format(`"2006-01-02T15:04:05.000Z"`)), nil
-}
-
-// activityBody is an activity as the API shows it.
-type activityBody struct {
-	ID               string `json:"id"`
-	Name             string `json:"name"`
-	State            string `json:"state"`
-	StartsAt         Millis `json:"starts_at"`
-	EndsAt           Millis `json:"ends_at"`
-	PayWindowSeconds int64  `json:"pay_window_seconds"`
-	Version          int64  `json:"version"`
-	CreatedAt        Millis `json:"created_at"`
-	UpdatedAt        Millis `json:"updated_at"`
-}
-
-func activityBodyOf(a catalog.Activity) activityBody {
-	return activityBody{
-		ID: a.ID, Name: a.Name, State: string(a.State),
-		StartsAt: Millis{a.StartsAt}, EndsAt: Millis{a.EndsAt}, PayWindowSeconds: int64(a.PayWindow / time.Second),
-		Version: a.Version, CreatedAt: Millis{a.CreatedAt}, UpdatedAt: Millis{a.UpdatedAt},
+func activityBody(a catalog.Activity) api.Activity {
+	return api.Activity{
+		ID: a.ID, Name: a.Name, State: api.ActivityState(a.State),
+		StartsAt: api.Millis{Time: a.StartsAt}, EndsAt: api.Millis{Time: a.EndsAt}, PayWindowSeconds: int64(a.PayWindow / time.Second),
+		Version: a.Version, CreatedAt: api.Millis{Time: a.CreatedAt}, UpdatedAt: api.Millis{Time: a.UpdatedAt},
 	}
 }
 
-// productBody is a product as the API shows it.
-type productBody struct {
-	ID         string `json:"id"`
-	ActivityID string `json:"activity_id"`
-	Name       string `json:"name"`
-	ImageURL   string `json:"image_url,omitempty"`
-	Channel    string `json:"channel,omitempty"`
-	PriceCents int64  `json:"price_cents"`
-	Currency   string `json:"currency"`
-	Total      int64  `json:"total"`
-	PerOrder   int64  `json:"per_order"`
-	PerUser    int64  `json:"per_user"`
-	SoldOut    bool   `json:"sold_out"` // the source channel has none left
-	Version    int64  `json:"version"`
-	CreatedAt  Millis `json:"created_at"`
-	UpdatedAt  Millis `json:"updated_at"`
-}
-
-func productBodyOf(p catalog.Product) productBody {
-	return productBody{
+func productBody(p catalog.Product) api.Product {
+	return api.Product{
 		ID: p.ID, ActivityID: p.ActivityID, Name: p.Name, ImageURL: p.ImageURL, Channel: p.Channel,
-		PriceCents: p.PriceCents, Currency: p.Currency, Total: p.Total, PerOrder: p.PerOrder, PerUser: p.PerUser,
-		SoldOut: p.SoldOut, Version: p.Version, CreatedAt: Millis{p.CreatedAt}, UpdatedAt: Millis{p.UpdatedAt},
+		PriceCents: p.PriceCents, Currency: p.Currency, Total: p.Total, Available: p.Available, PerOrder: p.PerOrder, PerUser: p.PerUser,
+		SoldOut: p.SoldOut || p.Available == 0, Version: p.Version, CreatedAt: api.Millis{Time: p.CreatedAt}, UpdatedAt: api.Millis{Time: p.UpdatedAt},
 	}
 }
 
-// activitiesBody and productsBody are the lists; a list is never null.
-type activitiesBody struct {
-	Activities []activityBody `json:"activities"`
-}
-
-type productsBody struct {
-	Products []productBody `json:"products"`
+// filter reads which activities are asked for.
+func filter(r *http.Request) (f catalog.Filter, err error) {
+	if f.After, f.Limit, err = web.Page(r); err != nil {
+		return f, err
+	}
+	values, err := web.Query(r, "state", "from", "to")
+	if err != nil {
+		return f, err
+	}
+	switch f.State = catalog.ActivityState(values[0]); f.State {
+	case "", catalog.Draft, catalog.Online, catalog.Paused, catalog.Ended:
+	default:
+		return f, problem.New(problem.InvalidField, "state is %.20q: want draft, online, paused or ended.", values[0])
+	}
+	for i, into := range []*time.Time{&f.From, &f.To} {
+		if values[i+1] == "" {
+			continue
+		}
+		if *into, err = time.Parse(time.RFC3339, values[i+1]); err != nil || into.Year() < 1970 || into.Year() > 9999 {
+			return f, problem.New(problem.InvalidField, "%s is %.40q: want a time as in RFC 3339, 2006-01-02T15:04:05Z.", [...]string{"from", "to"}[i], values[i+1])
+		}
+	}
+	return f, nil
 }
 
 func (c *Catalogue) listActivities(w http.ResponseWriter, r *http.Request) error {
+	f, err := filter(r)
+	if err != nil {
+		return err
+	}
 	from, err := c.shelf(w, r)
 	if err != nil {
 		return err
 	}
-	list, err := from.activities(r.Context())
+	limit := f.Limit
+	f.Limit++ // one more tells whether there is another page
+	list, err := from.activities(r.Context(), f)
 	if err != nil {
 		return err
 	}
-	body := activitiesBody{Activities: []activityBody{}}
-	for _, a := range list {
-		body.Activities = append(body.Activities, activityBodyOf(a))
+	body := api.ActivityList{Activities: []api.Activity{}}
+	if len(list) > limit {
+		list = list[:limit]
+		body.NextPageToken = web.NextPage(list[limit-1].ID)
 	}
-	return web.WriteJSON(w, http.StatusOK, body)
+	for _, a := range list {
+		body.Activities = append(body.Activities, activityBody(a))
+	}
+	return web.WriteTagged(w, r, "", body)
 }
 
 func (c *Catalogue) getActivity(w http.ResponseWriter, r *http.Request) error {
@@ -97,10 +86,14 @@ func (c *Catalogue) getActivity(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.WriteJSON(w, http.StatusOK, activityBodyOf(a))
+	return web.WriteTagged(w, r, web.ETag(a.Version), activityBody(a))
 }
 
 func (c *Catalogue) listProducts(w http.ResponseWriter, r *http.Request) error {
+	after, limit, err := web.Page(r)
+	if err != nil {
+		return err
+	}
 	from, err := c.shelf(w, r)
 	if err != nil {
 		return err
@@ -112,13 +105,22 @@ func (c *Catalogue) listProducts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	body := productsBody{Products: []productBody{}}
+	body := api.ProductList{Products: []api.Product{}}
 	for _, p := range list {
-		body.Products = append(body.Products, productBodyOf(p))
+		if p.ID <= after {
+			continue
+		}
+		if len(body.Products) == limit {
+			body.NextPageToken = web.NextPage(body.Products[limit-1].ID)
+			break
+		}
+		body.Products = append(body.Products, productBody(p))
 	}
-	return web.WriteJSON(w, http.StatusOK, body)
+	return web.WriteTagged(w, r, "", body)
 }
 
+// getProduct shows a product. Its units change while its version stays, so
+// what everybody sees has a tag of its own.
 func (c *Catalogue) getProduct(w http.ResponseWriter, r *http.Request) error {
 	from, err := c.shelf(w, r)
 	if err != nil {
@@ -128,5 +130,9 @@ func (c *Catalogue) getProduct(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.WriteJSON(w, http.StatusOK, productBodyOf(p))
+	if _, public := from.(shown); public {
+		return web.WriteTagged(w, r, "", productBody(p))
+	}
+	w.Header().Set("ETag", web.ETag(p.Version))
+	return web.WriteJSON(w, http.StatusOK, productBody(p))
 }

@@ -15,7 +15,7 @@ import (
 // database, drafts included; everybody else sees the snapshot, which costs no
 // query whatever they ask for.
 type shelf interface {
-	activities(ctx context.Context) ([]catalog.Activity, error)
+	activities(ctx context.Context, f catalog.Filter) ([]catalog.Activity, error)
 	activity(ctx context.Context, id string) (catalog.Activity, error)
 	products(ctx context.Context, activityID string) ([]catalog.Product, error)
 	product(ctx context.Context, activityID, id string) (catalog.Product, error)
@@ -61,14 +61,19 @@ func (c *Catalogue) view(ctx context.Context) (*catalog.View, error) {
 // OnSale is the product that the path of r names, if the snapshot has it:
 // unknown ones reach neither Redis nor MySQL. The error is a problem.
 func (c *Catalogue) OnSale(r *http.Request) (catalog.Product, error) {
-	if !web.Caller(r).MayActFor(r.PathValue("activity")) {
+	return c.Named(r, r.PathValue("activity"), r.PathValue("product"))
+}
+
+// Named is OnSale for a product that the body of r names.
+func (c *Catalogue) Named(r *http.Request, activityID, productID string) (catalog.Product, error) {
+	if !web.Caller(r).MayActFor(activityID) {
 		return catalog.Product{}, problem.Of(problem.ActivityNotFound)
 	}
 	view, err := c.view(r.Context())
 	if err != nil {
 		return catalog.Product{}, err
 	}
-	return shown{view}.product(r.Context(), r.PathValue("activity"), r.PathValue("product"))
+	return shown{view}.product(r.Context(), activityID, productID)
 }
 
 // Ever is the product that the path of r names, on sale or long gone: who
@@ -86,11 +91,19 @@ func (c *Catalogue) Ever(r *http.Request) (catalog.Product, error) {
 // shown is the shelf of the snapshot. It asks nobody.
 type shown struct{ view *catalog.View }
 
-func (s shown) activities(context.Context) ([]catalog.Activity, error) {
-	listings := s.view.Listings()
-	list := make([]catalog.Activity, len(listings))
-	for i, l := range listings {
-		list[i] = l.Activity
+// activities go through the listings, which are ordered by ID.
+func (s shown) activities(_ context.Context, f catalog.Filter) ([]catalog.Activity, error) {
+	var list []catalog.Activity
+	for _, l := range s.view.Listings() {
+		a := l.Activity
+		switch {
+		case a.ID <= f.After, f.State != "" && a.State != f.State,
+			!f.From.IsZero() && !a.EndsAt.After(f.From), !f.To.IsZero() && !a.StartsAt.Before(f.To):
+			continue
+		}
+		if list = append(list, a); len(list) == f.Limit {
+			break
+		}
 	}
 	return list, nil
 }
@@ -122,8 +135,8 @@ func (s shown) product(ctx context.Context, activityID, id string) (catalog.Prod
 // stored is the shelf of the database.
 type stored struct{ catalog Catalog }
 
-func (s stored) activities(ctx context.Context) ([]catalog.Activity, error) {
-	list, err := s.catalog.Activities(ctx)
+func (s stored) activities(ctx context.Context, f catalog.Filter) ([]catalog.Activity, error) {
+	list, err := s.catalog.List(ctx, f)
 	if err != nil {
 		return nil, problem.Fault(problem.DatabaseUnavailable, err)
 	}
@@ -152,6 +165,7 @@ func (s stored) product(ctx context.Context, activityID, id string) (catalog.Pro
 // the code when what was asked for is not there. nil stays nil.
 func catalogProblem(err error, notFound problem.Code) error {
 	invalid, isInvalid := errors.AsType[*catalog.InvalidError](err)
+	locked, isLocked := errors.AsType[*catalog.LockedError](err)
 	switch {
 	case err == nil:
 		return nil
@@ -161,6 +175,20 @@ func catalogProblem(err error, notFound problem.Code) error {
 		return problem.Of(notFound)
 	case errors.Is(err, catalog.ErrExists):
 		return problem.Of(problem.AlreadyExists)
+	case isLocked:
+		code := problem.ActivityOnline
+		if locked.State != catalog.Online {
+			code = problem.WrongState
+		}
+		var list []problem.Item
+		for _, field := range locked.Fields {
+			list = append(list, problem.Item{Field: field, Detail: "cannot change while the activity is " + string(locked.State)})
+		}
+		return problem.All(code, list, "%s.", locked)
+	case errors.Is(err, catalog.ErrVersion):
+		return problem.New(problem.PreconditionFailed, "%s.", err)
+	case errors.Is(err, catalog.ErrReserved):
+		return problem.Of(problem.HasReservations)
 	case errors.Is(err, catalog.ErrOnline):
 		return problem.Of(problem.ActivityOnline)
 	case errors.Is(err, catalog.ErrTransition):

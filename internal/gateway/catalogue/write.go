@@ -2,15 +2,12 @@ package catalogue
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/catalog"
-	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
 // activityRequest is the body of createActivity.
@@ -58,7 +55,8 @@ func (c *Catalogue) createActivity(w http.ResponseWriter, r *http.Request) error
 		return catalogProblem(err, problem.ActivityNotFound)
 	}
 	w.Header().Set("Location", r.URL.EscapedPath()+"/"+a.ID)
-	return web.WriteJSON(w, http.StatusCreated, activityBodyOf(a))
+	w.Header().Set("ETag", web.ETag(a.Version))
+	return web.WriteJSON(w, http.StatusCreated, activityBody(a))
 }
 
 // productRequest is the body of addProduct.
@@ -106,167 +104,182 @@ func (c *Catalogue) addProduct(w http.ResponseWriter, r *http.Request) error {
 		return catalogProblem(err, problem.ActivityNotFound)
 	}
 	w.Header().Set("Location", r.URL.EscapedPath()+"/"+p.ID)
-	return web.WriteJSON(w, http.StatusCreated, productBodyOf(p))
+	w.Header().Set("ETag", web.ETag(p.Version))
+	return web.WriteJSON(w, http.StatusCreated, productBody(p))
 }
 
-// publish puts a draft or paused activity online. Its products are loaded
-// before it is online, so that nobody meets an empty Redis, and opened after.
-func (c *Catalogue) publish(w http.ResponseWriter, r *http.Request) error {
-	return c.changeState(w, r, catalog.Online, catalog.Draft, catalog.Paused)
+// activityChange is the body of updateActivity: what is absent stays.
+type activityChange struct {
+	name             *string
+	startsAt, endsAt *time.Time
+	payWindowSeconds *int64
 }
 
-// pause stops the sale; what is accepted goes its way.
-func (c *Catalogue) pause(w http.ResponseWriter, r *http.Request) error {
-	return c.changeState(w, r, catalog.Paused, catalog.Online)
+func (b *activityChange) fields() []web.Field {
+	return []web.Field{
+		{Name: "name", Into: &b.name, Optional: true},
+		{Name: "starts_at", Into: &b.startsAt, Optional: true},
+		{Name: "ends_at", Into: &b.endsAt, Optional: true},
+		{Name: "pay_window_seconds", Into: &b.payWindowSeconds, Optional: true},
+	}
 }
 
-// resume goes on with a paused activity.
-func (c *Catalogue) resume(w http.ResponseWriter, r *http.Request) error {
-	return c.changeState(w, r, catalog.Online, catalog.Paused)
+func (b *activityChange) change() (c catalog.ActivityChange, err error) {
+	c = catalog.ActivityChange{Name: b.name}
+	if b.startsAt != nil {
+		c.StartsAt = new(b.startsAt.UTC().Truncate(time.Millisecond))
+	}
+	if b.endsAt != nil {
+		c.EndsAt = new(b.endsAt.UTC().Truncate(time.Millisecond))
+	}
+	if b.payWindowSeconds != nil {
+		if *b.payWindowSeconds < 1 || *b.payWindowSeconds > maxPayWindow {
+			return c, problem.New(problem.InvalidField, "pay_window_seconds is %d: want 1 to %d.", *b.payWindowSeconds, maxPayWindow)
+		}
+		c.PayWindow = new(time.Duration(*b.payWindowSeconds) * time.Second)
+	}
+	return c, nil
 }
 
-// end stops the sale for good.
-func (c *Catalogue) end(w http.ResponseWriter, r *http.Request) error {
-	return c.changeState(w, r, catalog.Ended, catalog.Online, catalog.Paused)
+// updateActivity changes an activity, and makes Redis follow.
+func (c *Catalogue) updateActivity(w http.ResponseWriter, r *http.Request) error {
+	version, err := web.IfMatch(r)
+	if err != nil {
+		return err
+	}
+	var body activityChange
+	if err := web.Decode(r, web.MaxAdminBody, body.fields()...); err != nil {
+		return err
+	}
+	change, err := body.change()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.admin(w, r)
+	defer cancel()
+	a, err := c.cfg.Catalog.UpdateActivity(ctx, r.PathValue("activity"), version, change)
+	if err != nil {
+		return catalogProblem(err, problem.ActivityNotFound)
+	}
+	if err := c.retell(ctx, a); err != nil {
+		return err
+	}
+	return web.WriteTagged(w, r, web.ETag(a.Version), activityBody(a))
 }
 
-// changeState moves the activity, in MySQL first, and makes Redis follow. An
-// activity that is there already is only made to be followed, so repeating the
-// request after 503 is harmless and completes it.
-//
-// The answer comes when the oldest snapshot of any gateway is newer than the
-// change: whoever has it may send buyers to all of them.
-func (c *Catalogue) changeState(w http.ResponseWriter, r *http.Request, to catalog.ActivityState, from ...catalog.ActivityState) error {
+// productChange is the body of updateProduct: what is absent stays.
+type productChange struct{ catalog.ProductChange }
+
+func (b *productChange) fields() []web.Field {
+	return []web.Field{
+		{Name: "name", Into: &b.Name, Optional: true},
+		{Name: "image_url", Into: &b.ImageURL, Optional: true},
+		{Name: "channel", Into: &b.Channel, Optional: true},
+		{Name: "price_cents", Into: &b.PriceCents, Optional: true},
+		{Name: "currency", Into: &b.Currency, Optional: true},
+		{Name: "total", Into: &b.Total, Optional: true},
+		{Name: "per_order", Into: &b.PerOrder, Optional: true},
+		{Name: "per_user", Into: &b.PerUser, Optional: true},
+	}
+}
+
+// updateProduct changes a product, and makes Redis follow. A draft that is
+// loaded with another total is taken out of Redis: it sells nothing yet, and
+// publishing loads it again.
+func (c *Catalogue) updateProduct(w http.ResponseWriter, r *http.Request) error {
+	version, err := web.IfMatch(r)
+	if err != nil {
+		return err
+	}
+	var body productChange
+	if err := web.Decode(r, web.MaxAdminBody, body.fields()...); err != nil {
+		return err
+	}
+	ctx, cancel := c.admin(w, r)
+	defer cancel()
+	a, p, err := c.stored(ctx, r)
+	if err != nil {
+		return err
+	}
+	if p, err = c.cfg.Catalog.UpdateProduct(ctx, p.ID, version, body.ProductChange); err != nil {
+		return catalogProblem(err, problem.ProductNotFound)
+	}
+	if body.Total != nil {
+		err = c.cfg.Cache.Flush(ctx, p.ID, true)
+	} else {
+		err = c.tell(ctx, termsOf(a, p), false)
+	}
+	if err != nil {
+		return problem.Fault(problem.PreloadFailed, err)
+	}
+	return web.WriteTagged(w, r, web.ETag(p.Version), productBody(p))
+}
+
+// deleteActivity deletes an activity with its products, out of Redis first: an
+// entry there that is not decided yet is in the way.
+func (c *Catalogue) deleteActivity(w http.ResponseWriter, r *http.Request) error {
+	version, err := web.IfMatch(r)
+	if err != nil {
+		return err
+	}
 	if err := web.DecodeNothing(r); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), c.cfg.AdminTimeout)
+	ctx, cancel := c.admin(w, r)
 	defer cancel()
-	web.Extend(w, c.cfg.Now().Add(c.cfg.AdminTimeout))
 	a, err := stored{c.cfg.Catalog}.activity(ctx, r.PathValue("activity"))
 	if err != nil {
 		return err
 	}
-	if a.State != to {
-		if err := c.move(ctx, a, to, from); err != nil {
-			return err
-		}
-	}
-	if a, err = c.follow(ctx, a.ID); err != nil {
-		return err
-	}
-	shown := time.NewTimer(c.cfg.SnapshotAge)
-	defer shown.Stop()
-	select {
-	case <-shown.C:
-	case <-ctx.Done():
-	}
-	return web.WriteJSON(w, http.StatusOK, activityBodyOf(a))
-}
-
-// move changes the state in MySQL.
-func (c *Catalogue) move(ctx context.Context, a catalog.Activity, to catalog.ActivityState, from []catalog.ActivityState) error {
-	if !slices.Contains(from, a.State) {
-		return problem.New(problem.WrongState, "The activity is %s, it cannot become %s by this operation.", a.State, to)
-	}
-	if to == catalog.Online {
-		if err := c.arrange(ctx, a); err != nil {
-			return err
-		}
-	}
-	_, err := c.cfg.Catalog.SetState(ctx, a.ID, to)
-	if unfit, ok := errors.AsType[*catalog.InvalidError](err); ok {
-		return problem.New(problem.WrongState, "The activity cannot become %s: %s: %s.", to, unfit.Field, unfit.Problem)
-	}
-	return catalogProblem(err, problem.ActivityNotFound)
-}
-
-// follow makes Redis follow the activity's state, and looks at MySQL again
-// afterwards: of two operators who change it at the same time, whoever writes
-// to Redis last has then seen the last state.
-func (c *Catalogue) follow(ctx context.Context, id string) (catalog.Activity, error) {
-	from := stored{c.cfg.Catalog}
-	a, err := from.activity(ctx, id)
-	for err == nil {
-		if err = c.arrange(ctx, a); err != nil {
-			break
-		}
-		before := a.Version
-		if a, err = from.activity(ctx, id); err == nil && a.Version == before {
-			return a, nil
-		}
-	}
-	return a, err
-}
-
-// arrange gives Redis the terms of each product of the activity. What is not
-// in Redis is loaded, unless the activity has ended: then it is closed anyway.
-func (c *Catalogue) arrange(ctx context.Context, a catalog.Activity) error {
 	products, err := stored{c.cfg.Catalog}.products(ctx, a.ID)
 	if err != nil {
 		return err
 	}
-	for _, p := range products {
-		if err := c.tell(ctx, termsOf(a, p), a.State != catalog.Ended); err != nil {
-			return problem.Fault(problem.PreloadFailed, err)
-		}
+	remove := func() error {
+		return catalogProblem(c.cfg.Catalog.DeleteActivity(ctx, a.ID, version), problem.ActivityNotFound)
 	}
-	return nil
+	return c.remove(ctx, w, a, products, remove)
 }
 
-// tell leaves a product in Redis with these terms.
-func (c *Catalogue) tell(ctx context.Context, terms stock.Terms, load bool) error {
-	if load {
-		if loaded, err := c.cfg.Load(ctx, terms); err != nil || loaded {
-			return err
-		}
+// deleteProduct deletes a product, out of Redis first.
+func (c *Catalogue) deleteProduct(w http.ResponseWriter, r *http.Request) error {
+	version, err := web.IfMatch(r)
+	if err != nil {
+		return err
 	}
-	err := c.cfg.Cache.Configure(ctx, terms)
-	if !load && errors.Is(err, stock.NotLoaded) {
-		return nil
-	}
-	return err
-}
-
-// preloadBody is the answer of preload.
-type preloadBody struct {
-	ProductID string `json:"product_id"`
-	Loaded    bool   `json:"loaded"` // false = it was there already
-}
-
-// preload puts one product into Redis, from the ledger. It is safe at any
-// time, also during the sale and twice at once.
-func (c *Catalogue) preload(w http.ResponseWriter, r *http.Request) error {
 	if err := web.DecodeNothing(r); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), c.cfg.AdminTimeout)
+	ctx, cancel := c.admin(w, r)
 	defer cancel()
-	web.Extend(w, c.cfg.Now().Add(c.cfg.AdminTimeout))
-	from := stored{c.cfg.Catalog}
-	a, err := from.activity(ctx, r.PathValue("activity"))
+	a, p, err := c.stored(ctx, r)
 	if err != nil {
 		return err
 	}
-	p, err := from.product(ctx, a.ID, r.PathValue("product"))
-	if err != nil {
-		return err
+	remove := func() error {
+		return catalogProblem(c.cfg.Catalog.DeleteProduct(ctx, p.ID, version), problem.ProductNotFound)
 	}
-	loaded, err := c.cfg.Load(ctx, termsOf(a, p))
-	if err != nil {
-		return problem.Fault(problem.PreloadFailed, err)
-	}
-	return web.WriteJSON(w, http.StatusOK, preloadBody{ProductID: p.ID, Loaded: loaded})
+	return c.remove(ctx, w, a, []catalog.Product{p}, remove)
 }
 
-// termsOf is what Redis must know of a product.
-func termsOf(a catalog.Activity, p catalog.Product) stock.Terms {
-	return stock.Terms{
-		ProductID: p.ID,
-		PerOrder:  p.PerOrder,
-		PerUser:   p.PerUser,
-		OnSale:    a.State == catalog.Online && !p.SoldOut,
-		StartsAt:  a.StartsAt,
-		EndsAt:    a.EndsAt,
+// remove takes products out of Redis and then out of MySQL. What MySQL keeps
+// is loaded again by the healer, where it is still needed. Nothing is touched
+// while the activity is online.
+func (c *Catalogue) remove(ctx context.Context, w http.ResponseWriter, a catalog.Activity, products []catalog.Product, remove func() error) error {
+	if a.State != catalog.Online {
+		if err := c.flushAll(ctx, products, false); err != nil {
+			return err
+		}
 	}
+	if err := remove(); err != nil {
+		return err
+	}
+	// A healer may have put them back in between.
+	for _, p := range products {
+		if err := c.cfg.Cache.Flush(ctx, p.ID, true); err != nil {
+			return problem.Fault(problem.CacheUnavailable, err)
+		}
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
