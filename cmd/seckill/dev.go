@@ -106,13 +106,14 @@ func banner(w io.Writer, s servers, st *stack) {
 	_, _ = fmt.Fprintf(w, `seckill %s · dev mode · Ctrl-C stops it
 
 API          %s/v1
+Docs         %s/docs
 Metrics      http://%s/metrics (gateway)
 Service key  %s
 Admin key    %s
 Redis        %s
 Kafka        %s
 MySQL        %s
-`, app.Version(), st.gateway, st.procs["gateway-1"].Ops, st.serviceKey, st.adminKey,
+`, app.Version(), st.gateway, st.gateway, st.procs["gateway-1"].Ops, st.serviceKey, st.adminKey,
 		where(s.redis, st.cfg.Redis), where(s.kafka, st.cfg.Kafka), where(s.mysql, st.cfg.MySQL))
 	if s.data == "" {
 		_, _ = fmt.Fprintln(w, "Data         gone at the end; --data DIR keeps it")
@@ -126,5 +127,10 @@ Buy a phone:
     -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' \
     -H 'Idempotency-Key: my-first-try' -d '{"user_id":"me","quantity":1}'
 
-`, st.gateway, st.serviceKey)
+Run sales from another terminal (docs/start/tutorial.md shows all of it):
+
+  export SECKILL_SERVER=%[1]s SECKILL_KEY=%[3]s
+  seckill stock get demo phone
+
+`, st.gateway, st.serviceKey, st.adminKey)
 }

@@ -91,6 +91,7 @@ func (s servers) start(ctx context.Context, listen string, logs io.Writer, extra
 	st.env = append(plainEnviron(),
 		"SECKILL_REDIS="+st.cfg.Redis, "SECKILL_KAFKA="+st.cfg.Kafka, "SECKILL_MYSQL="+st.cfg.MySQL, "SECKILL_PREFIX="+st.cfg.Prefix,
 		"SECKILL_KEYS=service:checkout:"+secret(st.serviceKey)+",admin:operator:"+secret(st.adminKey),
+		"SECKILL_TOKEN_KEYS=dev:"+rand.Text(),
 		"SECKILL_ID_KEY="+idKey, "SECKILL_ADMIN_LISTEN=127.0.0.1:0", "SECKILL_LISTEN="+listen)
 	st.env = append(st.env, extra...)
 	for _, name := range []string{"gateway-1", "stock-worker-1", "stock-worker-2", "settle-worker-1", "settle-worker-2"} {
