@@ -10,7 +10,7 @@
 --            ttl     1 to 999999999 ms: when the loader dies, the temporary hash goes by itself
 --            field   'u:' and the buyer, once per load
 --            value   '<units held>;<ID>,<quantity>,<C|R>,<ms>;...'
--- or       'publish', fields, surplus, per_order, per_user, state, starts_at, ends_at
+-- or       'publish', fields, surplus, per_order, per_user, state, starts_at, ends_at, total, restocks
 --            fields  how many fields the fill calls have put there, 0 or more
 --            state   '1' on sale, '0' closed; the others are whole decimal numbers, 0 or more, times in ms
 --
@@ -29,9 +29,9 @@ if verb == 'fill' then
     return redis.error_reply('ERR preload fill takes a ttl and 1 to 500 pairs')
   end
 elseif verb == 'publish' then
-  for i = 2, 8 do
+  for i = 2, 10 do
     if not string.find(ARGV[i] or '', '^%d+$') then
-      return redis.error_reply('ERR preload publish takes 7 whole numbers')
+      return redis.error_reply('ERR preload publish takes 9 whole numbers')
     end
   end
 else
@@ -55,7 +55,7 @@ if redis.call('HLEN', temporary) ~= tonumber(ARGV[2]) then
   return 'lost'
 end
 redis.call('HSET', temporary, 'surplus', ARGV[3], 'per_order', ARGV[4], 'per_user', ARGV[5],
-  'state', ARGV[6], 'starts_at', ARGV[7], 'ends_at', ARGV[8])
+  'state', ARGV[6], 'starts_at', ARGV[7], 'ends_at', ARGV[8], 'total', ARGV[9], 'restocks', ARGV[10])
 redis.call('PERSIST', temporary)
 redis.call('RENAMENX', temporary, product)
 return 'loaded'

@@ -85,6 +85,7 @@ func (p *process) stockWorker() error {
 	s := p.stores
 	p.consume("deduct", events.Reservations, stockworker.Deduct(s.Cache, s.Ledger))
 	p.consume("rollback", events.Rollbacks, stockworker.Rollback(s.Cache, s.Ledger))
+	p.consume("channel", events.Channels, stockworker.Channel(s.Catalog, s.Ledger))
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
 		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})

@@ -27,6 +27,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/gateway/access"
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
 	"github.com/leadingpeers/seckill/internal/gateway/docs"
+	"github.com/leadingpeers/seckill/internal/gateway/stockops"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -38,12 +39,14 @@ import (
 // Cache is the hot count. *stock.Cache is one.
 type Cache interface {
 	catalogue.Cache
+	Counts(ctx context.Context, productID string) (stock.Counts, error)
 	Reserve(ctx context.Context, r stock.Reservation) (got stock.Reservation, replayed bool, err error)
 	Find(ctx context.Context, productID, userID, id string) (stock.Reservation, error)
 }
 
 // Ledger knows every reservation that was decided. *stock.Ledger is one.
 type Ledger interface {
+	stockops.Ledger
 	Find(ctx context.Context, id string) (stock.Reservation, error)
 }
 
@@ -145,12 +148,20 @@ func (g *Gateway) Routes() []web.Route {
 	)
 	buyers := []web.Role{web.Service, web.Buyer}
 	all := append(buyers, web.Viewers()...)
-	routes := slices.Concat(docs.Routes(), g.catalogue.Routes(), g.access().Routes())
+	routes := slices.Concat(docs.Routes(), g.catalogue.Routes(), g.access().Routes(), g.stockops().Routes())
 	return append(routes,
 		web.Route{Name: "CreateReservation", Method: "POST", Path: reservations, Roles: buyers, Handle: g.reserve},
 		web.Route{Name: "GetReservation", Method: "GET", Path: reservation, Roles: all, Polls: true, Handle: g.getReservation},
+		web.Route{Name: "DeductReservation", Method: "POST", Path: reservation + "/deduct", Roles: web.Operators(), Handle: g.deduct},
 		web.Route{Name: "CancelReservation", Method: "POST", Path: reservation + "/cancel", Roles: buyers, Handle: g.cancel},
 	)
+}
+
+// stockops serves the units of the products.
+func (g *Gateway) stockops() *stockops.StockOps {
+	return stockops.New(stockops.Config{
+		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+	})
 }
 
 // access serves tokens, keys and the audit trail.

@@ -253,3 +253,27 @@ func message(e events.Event) order.Message {
 	}
 	return order.Message{Type: string(e.Type), Body: body, TraceParent: e.TraceParent}
 }
+
+// deduct publishes the event of a reservation that is still pending again, so
+// that it is decided now: by itself that happens some seconds later. One that
+// is decided stays as it is.
+func (g *Gateway) deduct(w http.ResponseWriter, r *http.Request) error {
+	var userID string
+	if err := web.Decode(r, web.MaxAdminBody, web.Field{Name: "user_id", Into: &userID}); err != nil {
+		return err
+	}
+	want, got, err := g.see(r, userID)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.CacheTimeout)
+	defer cancel()
+	cached, err := g.cfg.Cache.Find(ctx, want.product.ID, want.userID, want.id)
+	if err == nil && cached.State == stock.Pending {
+		cached.ActivityID = want.product.ActivityID
+		if err := g.publish(r, cached); err != nil {
+			return err
+		}
+	}
+	return web.WriteJSON(w, http.StatusAccepted, got)
+}

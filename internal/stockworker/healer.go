@@ -221,6 +221,8 @@ func terms(a catalog.Activity, p catalog.Product) stock.Terms {
 		OnSale:    a.State == catalog.Online && !p.SoldOut,
 		StartsAt:  a.StartsAt,
 		EndsAt:    a.EndsAt,
+		Total:     p.Total,
+		Restocks:  p.Restocks,
 	}
 }
 

@@ -42,6 +42,7 @@ type Product struct {
 	PerOrder   int64  // most units in one order
 	PerUser    int64  // most units for one buyer
 	Available  int64  // units that the ledger has not sold
+	Restocks   int64  // how often Total has changed
 	SoldOut    bool   // the source channel has none left, or the product was stopped
 	Version    int64
 	CreatedAt  time.Time

@@ -9,7 +9,7 @@ import (
 const (
 	activityColumns = "a.id, a.name, a.state, a.starts_at, a.ends_at, a.pay_window_s, a.version, a.created_at, a.updated_at"
 
-	productColumns = "p.id, p.activity_id, p.name, p.image_url, p.channel, p.price_cents, p.currency, s.total, p.per_order, s.per_user, s.state <> 'open', s.available, p.version, p.created_at, p.updated_at"
+	productColumns = "p.id, p.activity_id, p.name, p.image_url, p.channel, p.price_cents, p.currency, s.total, p.per_order, s.per_user, s.state <> 'open', s.available, s.restocks, p.version, p.created_at, p.updated_at"
 )
 
 // The statements of the store. Each stands here once; the one with a list is
@@ -39,7 +39,7 @@ const (
 
 	sqlUpdateLimit = "UPDATE stock SET per_user = ? WHERE product_id = ?"
 
-	sqlUpdateTotal = "UPDATE stock SET total = ?, available = ? WHERE product_id = ?"
+	sqlUpdateTotal = "UPDATE stock SET total = ?, available = ?, restocks = restocks + 1 WHERE product_id = ?"
 
 	sqlDeleteProduct = "DELETE FROM products WHERE id = ?"
 
@@ -84,7 +84,7 @@ func (a *Activity) fields() []any {
 func (p *Product) fields() []any {
 	return []any{
 		&p.ID, &p.ActivityID, &p.Name, &p.ImageURL, &p.Channel, &p.PriceCents, &p.Currency, &p.Total,
-		&p.PerOrder, &p.PerUser, &p.SoldOut, &p.Available, &p.Version, &p.CreatedAt, &p.UpdatedAt,
+		&p.PerOrder, &p.PerUser, &p.SoldOut, &p.Available, &p.Restocks, &p.Version, &p.CreatedAt, &p.UpdatedAt,
 	}
 }
 

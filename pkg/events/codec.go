@@ -22,6 +22,7 @@ const (
 	Deductions   Topic = "deductions"   // keyed by reservation
 	Orders       Topic = "orders"       // keyed by reservation
 	Payments     Topic = "payments"     // keyed by reservation
+	Channels     Topic = "channels"     // keyed by channel
 )
 
 // MaxBody is the most bytes that the JSON of an event may have.
@@ -48,14 +49,14 @@ const (
 // payments can touch one reservation, the payment. It is the same on every
 // re-emission of the same fact.
 func (e Event) ID() string {
-	id := e.ReservationID + "." + strings.TrimPrefix(string(e.Type), "seckill.")
+	id := e.subject() + "." + strings.TrimPrefix(string(e.Type), "seckill.")
 	if e.PaymentRef == "" {
 		return id
 	}
 	switch e.Type {
 	case OrderRefundDue, PaymentSucceeded, PaymentFailed:
 		return id + "." + e.PaymentRef
-	case ReservationCreated, StockDeducted, StockRollback, OrderCreated, OrderPaid, OrderCancelled:
+	case ReservationCreated, StockDeducted, StockRollback, OrderCreated, OrderPaid, OrderCancelled, ChannelSoldOut, ChannelResumed:
 	}
 	return id
 }
@@ -74,8 +75,18 @@ func (e Event) Topic() Topic {
 		return Orders
 	case PaymentSucceeded, PaymentFailed:
 		return Payments
+	case ChannelSoldOut, ChannelResumed:
+		return Channels
 	}
 	return ""
+}
+
+// subject is what the event is about.
+func (e Event) subject() string {
+	if e.Topic() == Channels {
+		return e.Channel
+	}
+	return e.ReservationID
 }
 
 // Key returns the record key: the product where all events of a product must
@@ -84,7 +95,7 @@ func (e Event) Key() string {
 	if t := e.Topic(); t == Reservations || t == Rollbacks {
 		return e.ProductID
 	}
-	return e.ReservationID
+	return e.subject()
 }
 
 // Validate reports the first thing that makes e unfit to be published or
@@ -99,6 +110,13 @@ func (e Event) Validate() error {
 	switch {
 	case e.Topic() == "":
 		return fmt.Errorf("event type %.70q: unknown", e.Type)
+	case e.Topic() == Channels:
+		if !slug(e.Channel) || e != (Event{Type: e.Type, Time: e.Time, Source: e.Source, TraceParent: e.TraceParent, Channel: e.Channel}) {
+			return fmt.Errorf("channel %.40q: want 1 to 36 characters of a-z, 0-9 and inner hyphens, and nothing else in the event", e.Channel)
+		}
+		return nil
+	case e.Channel != "":
+		return fmt.Errorf("channel %.40q: an event of type %s is not about one", e.Channel, e.Type)
 	case !reservationID(e.ReservationID):
 		return fmt.Errorf("reservation_id %.40q: want 26 characters of a-z and 2-7", e.ReservationID)
 	case !may(unit || order, e.ProductID, slug(e.ProductID)):
@@ -220,7 +238,7 @@ func toRecord(e Event, topic string) (record, error) {
 		{Key: headerType, Value: []byte(e.Type)},
 		{Key: headerSource, Value: []byte(e.Source)},
 		{Key: headerTime, Value: e.Time.UTC().AppendFormat(nil, time.RFC3339Nano)},
-		{Key: headerSubject, Value: []byte(e.ReservationID)},
+		{Key: headerSubject, Value: []byte(e.subject())},
 		{Key: headerContentType, Value: []byte(contentType)},
 	}
 	if traceParent(e.TraceParent) {

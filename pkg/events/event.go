@@ -23,9 +23,11 @@ const (
 	OrderRefundDue     Type = "seckill.order.refund_due.v1"    // settle-worker: money came for an order that cannot take it
 	PaymentSucceeded   Type = "seckill.payment.succeeded.v1"   // checkout: the buyer has paid
 	PaymentFailed      Type = "seckill.payment.failed.v1"      // checkout: the buyer will not pay; final
+	ChannelSoldOut     Type = "seckill.channel.sold_out.v1"    // whoever keeps the source: it has nothing left
+	ChannelResumed     Type = "seckill.channel.resumed.v1"     // and it has again
 )
 
-// Event is one fact about one reservation. The fields that a type does not
+// Event is one fact about one reservation, or about a channel. The fields that a type does not
 // need stay zero and are left out of its JSON.
 type Event struct {
 	Type        Type      `json:"-"` // ce_type
@@ -33,7 +35,8 @@ type Event struct {
 	Source      string    `json:"-"` // ce_source; filled in by the Publisher
 	TraceParent string    `json:"-"` // W3C trace context, carried through every hop
 
-	ReservationID string    `json:"reservation_id"`
+	ReservationID string    `json:"reservation_id,omitempty"`
+	Channel       string    `json:"channel,omitempty"` // a source of stock, of events about it
 	ActivityID    string    `json:"activity_id,omitempty"`
 	ProductID     string    `json:"product_id,omitempty"`
 	UserID        string    `json:"user_id,omitempty"`

@@ -21,7 +21,7 @@ import (
 // TopicSpec is one topic of deploy/kafka/topics.yaml.
 type TopicSpec struct {
 	Name        Topic
-	Key         string        // product, reservation, or origin: the key of the dead record
+	Key         string        // product, reservation, channel, or origin: the key of the dead record
 	Retention   time.Duration // how long Kafka keeps a record
 	Owner       string        // who writes it
 	Description string
@@ -67,8 +67,8 @@ func parseTopics(text []byte) ([]TopicSpec, error) {
 		if err != nil || days < 1 || !strings.HasSuffix(t.Retention, "d") {
 			return nil, fmt.Errorf("read topics.yaml: retention %q of %s: want a number of days such as 7d", t.Retention, t.Name)
 		}
-		if t.Key != "product" && t.Key != "reservation" && t.Key != "origin" {
-			return nil, fmt.Errorf("read topics.yaml: key %q of %s: want product, reservation or origin", t.Key, t.Name)
+		if t.Key != "product" && t.Key != "reservation" && t.Key != "channel" && t.Key != "origin" {
+			return nil, fmt.Errorf("read topics.yaml: key %q of %s: want product, reservation, channel or origin", t.Key, t.Name)
 		}
 		out = append(out, TopicSpec{
 			Name: t.Name, Key: t.Key, Retention: time.Duration(days) * 24 * time.Hour, Owner: t.Owner, Description: t.Description,

@@ -12,7 +12,10 @@ import (
 const (
 	sqlPlace = "INSERT INTO orders (id, reservation_id, activity_id, product_id, user_id, quantity, amount_cents, currency, pay_deadline, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, TIMESTAMPADD(MICROSECOND, ?, NOW(3)), NOW(3), NOW(3)) ON DUPLICATE KEY UPDATE reservation_id = reservation_id"
 
-	sqlFind = "SELECT id, reservation_id, activity_id, product_id, user_id, quantity, amount_cents, currency, state, reason, COALESCE(payment_ref, ''), pay_deadline, created_at, updated_at FROM orders WHERE reservation_id IN (?)"
+	// sqlOrders is completed by a condition of list.go or of sqlFind.
+	sqlOrders = "SELECT id, reservation_id, activity_id, product_id, user_id, quantity, amount_cents, currency, state, reason, COALESCE(payment_ref, ''), pay_deadline, created_at, updated_at FROM orders"
+
+	sqlFind = sqlOrders + " WHERE reservation_id IN (?)"
 
 	sqlPay = "UPDATE orders SET state = 'paid', payment_ref = ?, updated_at = NOW(3) WHERE reservation_id = ? AND state = 'awaiting_payment' AND amount_cents = ?"
 
@@ -56,12 +59,26 @@ type queryer interface {
 // find returns the orders of the reservations that have one, by reservation
 // ID. At least one, and valid IDs only.
 func find(ctx context.Context, q queryer, reservationIDs []string) (map[string]Order, error) {
-	rows, err := q.QueryContext(ctx, mysql.In(sqlFind, len(reservationIDs)), idArgs(reservationIDs)...)
+	found, err := list(ctx, q, mysql.In(sqlFind, len(reservationIDs)), idArgs(reservationIDs)...)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]Order, len(found))
+	for _, o := range found {
+		out[o.ReservationID] = o
+	}
+	return out, nil
+}
+
+// list returns the orders that query, which begins with sqlOrders, selects, in
+// its order.
+func list(ctx context.Context, q queryer, query string, args ...any) ([]Order, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = rows.Close() }()
-	out := make(map[string]Order, len(reservationIDs))
+	var out []Order
 	for rows.Next() {
 		var o Order
 		err := rows.Scan(&o.ID, (*mysql.ID)(&o.ReservationID), &o.ActivityID, &o.ProductID, &o.UserID, &o.Quantity,
@@ -70,7 +87,7 @@ func find(ctx context.Context, q queryer, reservationIDs []string) (map[string]O
 			return nil, err
 		}
 		o.PayWindow = o.PayDeadline.Sub(o.CreatedAt)
-		out[o.ReservationID] = o
+		out = append(out, o)
 	}
 	return out, rows.Err()
 }

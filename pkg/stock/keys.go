@@ -19,6 +19,6 @@ const (
 	stateField    = "state"
 	startsAtField = "starts_at"
 	endsAtField   = "ends_at"
-	termFields    = 6    // surplus, per_order, per_user, state, starts_at, ends_at
+	termFields    = 8    // surplus, per_order, per_user, state, starts_at, ends_at, total, restocks
 	userPrefix    = "u:" // before a buyer's ID
 )

@@ -16,11 +16,12 @@ import (
 // Total, or the books are wrong.
 type Stock struct {
 	ProductID string
-	Total     int64 // put on sale
-	Available int64 // not taken
-	Deducted  int64 // Σ quantity of the deducted reservations
-	PerUser   int64 // most units one buyer may hold
-	SoldOut   bool  // the source channel has none left, or the product was stopped: nothing is deducted
+	Total     int64  // put on sale
+	Available int64  // not taken
+	Deducted  int64  // Σ quantity of the deducted reservations
+	PerUser   int64  // most units one buyer may hold
+	State     string // open, sold_out (the source channel has none left) or closed (stopped after a violation)
+	SoldOut   bool   // the source channel has none left, or the product was stopped: nothing is deducted
 }
 
 // Stock returns the product's count, all numbers as of one instant. It reads
@@ -36,11 +37,18 @@ func (l *Ledger) Stock(ctx context.Context, productID string) (Stock, error) {
 	if err != nil {
 		return Stock{}, fmt.Errorf("read stock %s: %w", productID, err)
 	}
-	s.SoldOut = state != stockOpen
+	s.State, s.SoldOut = state, state != stockOpen
 	return s, nil
 }
 
-// Snapshot calls use with what is available of the product and with its
+// Units are a product's count as its stock row has it.
+type Units struct {
+	Total     int64 // put on sale
+	Available int64 // not taken
+	Restocks  int64 // how often Total has changed
+}
+
+// Snapshot calls use with the units of the product and with its
 // reservations of every state, ordered by user, both as of one instant: the
 // stock row is locked until use returns, so no Deduct or Rollback comes in
 // between, and they wait. The rows are read when use ranges over them, one at
@@ -50,17 +58,17 @@ func (l *Ledger) Stock(ctx context.Context, productID string) (Stock, error) {
 // Nothing is changed. use may be called again when the server gives up on the
 // lock. [ErrNotFound] for a product without a stock row; an error of use is
 // returned as it is, behind the verb.
-func (l *Ledger) Snapshot(ctx context.Context, productID string, use func(available int64, rows iter.Seq2[Reservation, error]) error) error {
+func (l *Ledger) Snapshot(ctx context.Context, productID string, use func(units Units, rows iter.Seq2[Reservation, error]) error) error {
 	err := mysql.InTx(ctx, l.db, func(tx *sql.Tx) error {
-		var available int64
-		err := tx.QueryRowContext(ctx, sqlAvailable, productID).Scan(&available)
+		var units Units
+		err := tx.QueryRowContext(ctx, sqlAvailable, productID).Scan(&units.Total, &units.Available, &units.Restocks)
 		if errors.Is(err, sql.ErrNoRows) {
 			return ErrNotFound
 		}
 		if err != nil {
 			return fmt.Errorf("lock the stock row: %w", err)
 		}
-		return use(available, stream(ctx, tx, sqlAllByUser, productID))
+		return use(units, stream(ctx, tx, sqlAllByUser, productID))
 	})
 	if err != nil {
 		return fmt.Errorf("snapshot %s: %w", productID, err)

@@ -14,6 +14,14 @@ import (
 const (
 	sqlLockStock = "SELECT total, available, per_user, state FROM stock WHERE product_id = ? FOR UPDATE"
 
+	sqlRestocked = "SELECT delta FROM restocks WHERE product_id = ? AND op_id = ?"
+
+	sqlAddRestock = "INSERT INTO restocks (product_id, op_id, delta, created_at) VALUES (?, ?, ?, NOW(3))"
+
+	sqlRestock = "UPDATE stock SET total = total + ?, available = available + ?, restocks = restocks + 1 WHERE product_id = ?"
+
+	sqlSetStock = "UPDATE stock SET state = ? WHERE product_id = ?"
+
 	sqlMoveUnits = "UPDATE stock SET available = available + ? WHERE product_id = ?"
 
 	sqlKnown = "SELECT reservation_id, product_id, user_id, quantity, state, reason FROM reservations WHERE reservation_id IN (?)"
@@ -26,7 +34,7 @@ const (
 
 	sqlCancellations = "SELECT reservation_id, reason FROM orders WHERE state = 'cancelled' AND reservation_id IN (?)"
 
-	sqlAvailable = "SELECT available FROM stock WHERE product_id = ? FOR UPDATE"
+	sqlAvailable = "SELECT total, available, restocks FROM stock WHERE product_id = ? FOR UPDATE"
 
 	sqlAllOfProduct = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ?"
 

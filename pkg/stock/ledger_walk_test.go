@@ -307,7 +307,7 @@ func TestSnapshotHoldsTheLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	err := l.Snapshot(t.Context(), "p", func(available int64, rows iter.Seq2[stock.Reservation, error]) error {
+	err := l.Snapshot(t.Context(), "p", func(units stock.Units, rows iter.Seq2[stock.Reservation, error]) error {
 		go func() {
 			_, err := l.Deduct(t.Context(), "p", []stock.Reservation{wish(4, "dan", 3)})
 			done <- err
@@ -325,7 +325,7 @@ func TestSnapshotHoldsTheLock(t *testing.T) {
 			}
 			users = append(users, r.UserID)
 		}
-		if got := fmt.Sprint(available, users); got != "6 [ann bob cid]" {
+		if got := fmt.Sprint(units.Available, users); got != "6 [ann bob cid]" {
 			t.Errorf("snapshot: %s", got)
 		}
 		return nil
@@ -364,12 +364,12 @@ func TestSnapshotAnswers(t *testing.T) {
 	stop := errors.New("stop")
 	tests := []struct {
 		why, product string
-		use          func(int64, iter.Seq2[stock.Reservation, error]) error
+		use          func(stock.Units, iter.Seq2[stock.Reservation, error]) error
 		err          error
 	}{
-		{"no stock row", "unknown", func(int64, iter.Seq2[stock.Reservation, error]) error { t.Error("used"); return nil }, stock.ErrNotFound},
-		{"its own error comes back", "p", func(int64, iter.Seq2[stock.Reservation, error]) error { return stop }, stop},
-		{"the rows may be left alone", "p", func(int64, iter.Seq2[stock.Reservation, error]) error { return nil }, nil},
+		{"no stock row", "unknown", func(stock.Units, iter.Seq2[stock.Reservation, error]) error { t.Error("used"); return nil }, stock.ErrNotFound},
+		{"its own error comes back", "p", func(stock.Units, iter.Seq2[stock.Reservation, error]) error { return stop }, stop},
+		{"the rows may be left alone", "p", func(stock.Units, iter.Seq2[stock.Reservation, error]) error { return nil }, nil},
 	}
 	for _, tt := range tests {
 		if err := l.Snapshot(t.Context(), tt.product, tt.use); !errors.Is(err, tt.err) {
@@ -377,7 +377,7 @@ func TestSnapshotAnswers(t *testing.T) {
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	err := l.Snapshot(ctx, "p", func(_ int64, rows iter.Seq2[stock.Reservation, error]) error {
+	err := l.Snapshot(ctx, "p", func(_ stock.Units, rows iter.Seq2[stock.Reservation, error]) error {
 		cancel()
 		for _, err := range rows {
 			return err

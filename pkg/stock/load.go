@@ -25,8 +25,9 @@ const healAfterLoad = 10 * time.Minute
 // errors of [Cache.Preload] and [Heal]; with an error of the healing, loaded is
 // still true. Several at once and repeating are harmless.
 func Load(ctx context.Context, c *Cache, l *Ledger, terms Terms) (loaded bool, err error) {
-	err = l.Snapshot(ctx, terms.ProductID, func(available int64, rows iter.Seq2[Reservation, error]) error {
-		done, err := c.Preload(ctx, terms, available, rows)
+	err = l.Snapshot(ctx, terms.ProductID, func(units Units, rows iter.Seq2[Reservation, error]) error {
+		terms.Total, terms.Restocks = units.Total, units.Restocks // those that belong to the available ones
+		done, err := c.Preload(ctx, terms, units.Available, rows)
 		loaded = loaded || done // the ledger may call again, to find the product there
 		return err
 	})

@@ -28,6 +28,8 @@ func (t Terms) check() error {
 		return fmt.Errorf("product ID %.40q: want 1 to 36 characters of a-z, 0-9 and inner hyphens", t.ProductID)
 	case t.PerOrder < 1 || t.PerOrder > maxCount || t.PerUser < 1 || t.PerUser > maxCount:
 		return fmt.Errorf("limits %d an order and %d a buyer: want 1 to %d", t.PerOrder, t.PerUser, int64(maxCount))
+	case t.Total < 0 || t.Total > maxCount || t.Restocks < 0 || t.Restocks > maxCount:
+		return fmt.Errorf("total %d after %d changes: want 0 to %d", t.Total, t.Restocks, int64(maxCount))
 	case t.StartsAt.UnixMilli() < 0 || !t.StartsAt.Before(t.EndsAt):
 		return fmt.Errorf("window %s to %s: want a start from 1970 on, before the end", t.StartsAt, t.EndsAt)
 	}
@@ -40,7 +42,7 @@ func (t Terms) argv() []any {
 	if t.OnSale {
 		state = "1"
 	}
-	return []any{t.PerOrder, t.PerUser, state, t.StartsAt.UnixMilli(), t.EndsAt.UnixMilli()}
+	return []any{t.PerOrder, t.PerUser, state, t.StartsAt.UnixMilli(), t.EndsAt.UnixMilli(), t.Total, t.Restocks}
 }
 
 // Preload puts a product into Redis: its terms, the ledger's available units as
@@ -136,7 +138,9 @@ func (p *preload) add(ctx context.Context, buyer *field, enough int) (reply any,
 }
 
 // Configure sets the state, the window and the limits of a loaded product, all
-// at once. Units do not move.
+// at once. When its total has changed since, the surplus changes by as much; it
+// may fall below 0 then, and nothing sells until what is pending is decided.
+// Totals may arrive in any order: the latest counts, once.
 //
 // It returns [NotLoaded] when the product is not in Redis, an error when terms
 // are not valid, nothing having changed then; else an [ErrUnknown]. Repeating is

@@ -336,7 +336,7 @@ func TestReapScript(t *testing.T) {
 }
 
 func TestPreloadScript(t *testing.T) {
-	publish := []string{"publish", "1", "7", "5", "10", "1", "0", "99"}
+	publish := []string{"publish", "1", "7", "5", "10", "1", "0", "99", "9", "0"}
 	field := []string{"u:ann", "1;" + id(1) + ",1,C," + then}
 	for _, tt := range []struct {
 		why       string

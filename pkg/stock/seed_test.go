@@ -171,11 +171,11 @@ func TestHostileCalls(t *testing.T) {
 		{"preload: nothing to fill", lua.Preload, []string{product, temporary}, []string{"fill", "1000"}},
 		{"preload: a field without its value", lua.Preload, []string{product, temporary}, []string{"fill", "1000", "u:ann"}},
 		{"preload: a ttl that never ends", lua.Preload, []string{product, temporary}, []string{"fill", "0", "u:ann", "1"}},
-		{"preload: a surplus below 0", lua.Preload, []string{product, temporary}, []string{"publish", "0", "-5", "1", "1", "1", "0", "9"}},
-		{"preload: a term is missing", lua.Preload, []string{product, temporary}, []string{"publish", "0", "5", "1", "1", "1", "0"}},
-		{"configure: a limit below 0", lua.Configure, []string{product}, []string{"-1", "1", "1", "0", "9"}},
-		{"configure: a limit that is no number", lua.Configure, []string{product}, []string{"nan", "1", "1", "0", "9"}},
-		{"configure: a term is missing", lua.Configure, []string{product}, []string{"1", "1", "1", "0"}},
+		{"preload: a surplus below 0", lua.Preload, []string{product, temporary}, []string{"publish", "0", "-5", "1", "1", "1", "0", "9", "9", "0"}},
+		{"preload: a term is missing", lua.Preload, []string{product, temporary}, []string{"publish", "0", "5", "1", "1", "1", "0", "9", "9"}},
+		{"configure: a limit below 0", lua.Configure, []string{product}, []string{"-1", "1", "1", "0", "9", "9", "0"}},
+		{"configure: a limit that is no number", lua.Configure, []string{product}, []string{"nan", "1", "1", "0", "9", "9", "0"}},
+		{"configure: a term is missing", lua.Configure, []string{product}, []string{"1", "1", "1", "0", "9", "9"}},
 	} {
 		if reply, err := s.eval(tt.text, tt.keys, tt.argv...); err == nil {
 			t.Errorf("%s: replied %v, want an error", tt.why, reply)

@@ -93,6 +93,8 @@ type Terms struct {
 	OnSale    bool      // the activity is online and the source channel has stock
 	StartsAt  time.Time // the window, by Redis's clock: StartsAt <= now < EndsAt
 	EndsAt    time.Time
+	Total     int64 // units put on sale
+	Restocks  int64 // how often Total has changed: of two, Redis keeps the one with more
 }
 
 // Refusal is a "no" in the ordinary course of a sale. The same word stands in

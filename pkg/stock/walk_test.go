@@ -46,7 +46,7 @@ func TestWalk(t *testing.T) {
 	}
 	t.Logf("%d operations: %v", operations, kinds)
 	for _, kind := range []string{
-		"+", "replay", "c", "s", "a", "t", "n", "x", "reaped", "loaded", "loaded already", "configured", "flushed",
+		"+", "replay", "c", "s", "a", "t", "n", "x", "reaped", "loaded", "loaded already", "configured", "restocked", "flushed",
 		string(SoldOut), string(OverUserLimit), string(OverOrderLimit), string(NotOnSale), string(NotLoaded), string(TooManyAttempts), string(IDReused),
 	} {
 		if kinds[kind] == 0 {
@@ -61,13 +61,14 @@ type walk struct {
 	r     *rand.Rand
 	kinds map[string]int // how often what was seen
 
-	total   int64
-	loaded  bool
-	terms   Terms
-	surplus int64
-	records map[string]*Reservation // by ID
-	order   []string                // IDs as they came
-	open    []string
+	total    int64
+	restocks int64
+	loaded   bool
+	terms    Terms
+	surplus  int64
+	records  map[string]*Reservation // by ID
+	order    []string                // IDs as they came
+	open     []string
 }
 
 func newWalk(s shop, r *rand.Rand, kinds map[string]int, round int) *walk {
@@ -79,6 +80,7 @@ func newWalk(s shop, r *rand.Rand, kinds map[string]int, round int) *walk {
 
 func (w *walk) someTerms() Terms {
 	t := w.shop.terms()
+	t.Total, t.Restocks = w.total, w.restocks
 	t.PerOrder, t.PerUser = 1+w.r.Int64N(6), 1+w.r.Int64N(12)
 	if w.r.IntN(3) == 0 {
 		t.PerUser = 1000 // then the bound of the field comes first
@@ -315,6 +317,12 @@ func (w *walk) pendingOf(user string) (ids []string) {
 }
 
 func (w *walk) configure() int {
+	stale := w.someTerms() // with the total before
+	if delta := w.r.Int64N(20) - 5; w.loaded && w.r.IntN(2) == 0 && w.surplus+delta >= 0 {
+		w.total, w.surplus = w.total+delta, w.surplus+delta
+		w.restocks++
+		w.kinds["restocked"]++
+	}
 	terms := w.someTerms()
 	err := w.Configure(w.Context(), terms)
 	if !w.loaded {
@@ -327,6 +335,12 @@ func (w *walk) configure() int {
 	w.terms = terms
 	if err != nil {
 		w.Errorf("configure: %v", err)
+	}
+	if w.r.IntN(2) == 0 { // a stalled one comes late: its terms count, its total does not
+		w.terms = stale
+		if err := w.Configure(w.Context(), stale); err != nil {
+			w.Errorf("configure late: %v", err)
+		}
 	}
 	return 1
 }

@@ -66,7 +66,7 @@ func (c *Catalogue) preloadActivity(w http.ResponseWriter, r *http.Request) erro
 func (c *Catalogue) load(ctx context.Context, w http.ResponseWriter, a catalog.Activity, products ...catalog.Product) error {
 	body := api.Preloaded{Products: []api.PreloadedProduct{}}
 	for _, p := range products {
-		loaded, err := c.cfg.Load(ctx, termsOf(a, p))
+		loaded, err := c.cfg.Load(ctx, Terms(a, p))
 		if err != nil {
 			return problem.Fault(problem.PreloadFailed, err)
 		}

@@ -33,6 +33,7 @@ type ActivityStore interface {
 	Activity(ctx context.Context, id string) (catalog.Activity, error)
 	List(ctx context.Context, f catalog.Filter) ([]catalog.Activity, error)
 	Over(ctx context.Context, id string) (bool, error)
+	OnSale(ctx context.Context) ([]catalog.Listing, error)
 }
 
 // ProductStore keeps products.

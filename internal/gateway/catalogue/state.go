@@ -177,7 +177,7 @@ func (c *Catalogue) arrange(ctx context.Context, a catalog.Activity) error {
 		return err
 	}
 	for _, p := range products {
-		if err := c.tell(ctx, termsOf(a, p), a.State != catalog.Ended); err != nil {
+		if err := c.tell(ctx, Terms(a, p), a.State != catalog.Ended); err != nil {
 			return problem.Fault(problem.PreloadFailed, err)
 		}
 	}
@@ -205,15 +205,15 @@ func (c *Catalogue) retell(ctx context.Context, a catalog.Activity) error {
 		return err
 	}
 	for _, p := range products {
-		if err := c.tell(ctx, termsOf(a, p), false); err != nil {
+		if err := c.tell(ctx, Terms(a, p), false); err != nil {
 			return problem.Fault(problem.PreloadFailed, err)
 		}
 	}
 	return nil
 }
 
-// termsOf is what Redis must know of a product.
-func termsOf(a catalog.Activity, p catalog.Product) stock.Terms {
+// Terms is what Redis must know of a product.
+func Terms(a catalog.Activity, p catalog.Product) stock.Terms {
 	return stock.Terms{
 		ProductID: p.ID,
 		PerOrder:  p.PerOrder,
@@ -221,5 +221,7 @@ func termsOf(a catalog.Activity, p catalog.Product) stock.Terms {
 		OnSale:    a.State == catalog.Online && !p.SoldOut,
 		StartsAt:  a.StartsAt,
 		EndsAt:    a.EndsAt,
+		Total:     p.Total,
+		Restocks:  p.Restocks,
 	}
 }

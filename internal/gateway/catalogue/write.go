@@ -207,7 +207,7 @@ func (c *Catalogue) updateProduct(w http.ResponseWriter, r *http.Request) error 
 	if body.Total != nil {
 		err = c.cfg.Cache.Flush(ctx, p.ID, true)
 	} else {
-		err = c.tell(ctx, termsOf(a, p), false)
+		err = c.tell(ctx, Terms(a, p), false)
 	}
 	if err != nil {
 		return problem.Fault(problem.PreloadFailed, err)
