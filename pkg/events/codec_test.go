@@ -163,6 +163,10 @@ func variations() []variation {
 		{"a word", OrderPaid, func(e *Event) { e.Currency = "EURO" }, "currency"},
 		{"money is not negative", PaymentSucceeded, func(e *Event) { e.AmountCents = -1 }, "amount_cents"},
 		{"a year JSON cannot write", OrderCreated, func(e *Event) { e.PayDeadline = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "pay_deadline"},
+		{"as much as there is", OrderRefundDue, func(e *Event) {
+			e.Quantity, e.AmountCents, e.UserID, e.PaymentRef = maxQuantity, 1<<63-1, strings.Repeat("u", 64), strings.Repeat("~", 64)
+			e.OrderID, e.Reason, e.ActivityID = strings.Repeat("!", 36), strings.Repeat(" ", 32), strings.Repeat("9", 36)
+		}, ""},
 		{"a channel needs its name", ChannelSoldOut, func(e *Event) { e.Channel = "" }, "channel"},
 		{"capitals in a channel", ChannelResumed, func(e *Event) { e.Channel = "Warehouse" }, "channel"},
 		{"a gift", PaymentSucceeded, func(e *Event) { e.AmountCents = 0 }, ""},
