@@ -40,7 +40,7 @@ import (
 // Cache is the hot count. *stock.Cache is one.
 type Cache interface {
 	catalogue.Cache
-	Counts(ctx context.Context, productID string) (stock.Counts, error)
+	stockops.Cache
 	Reserve(ctx context.Context, r stock.Reservation) (got stock.Reservation, replayed bool, err error)
 	Find(ctx context.Context, productID, userID, id string) (stock.Reservation, error)
 	OfUser(ctx context.Context, productID, userID string) ([]stock.Reservation, error)

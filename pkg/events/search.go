@@ -83,7 +83,7 @@ func Search(ctx context.Context, cfg ClientConfig, q Query) (found []Record, com
 		return nil, false, fmt.Errorf("search for %s: %w", q.ReservationID, err)
 	}
 	slices.SortStableFunc(found, func(a, b Record) int {
-		return cmp.Or(a.WrittenAt.Compare(b.WrittenAt), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+		return cmp.Or(a.WrittenAt.Compare(b.WrittenAt), a.Event.Time.Compare(b.Event.Time), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
 	})
 	return found, complete, nil
 }
