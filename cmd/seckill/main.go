@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +25,6 @@ func main() {
 	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
 		root.AddCommand(app.Command(role))
 	}
-	root.AddCommand(cli.Commands(os.Getenv)...)
+	root.AddCommand(cli.Commands(os.Getenv, time.Now)...)
 	os.Exit(app.Main(root))
 }

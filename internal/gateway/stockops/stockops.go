@@ -62,11 +62,11 @@ func (s *StockOps) Routes() []web.Route {
 	operators := web.Operators()
 	return []web.Route{
 		{Name: "GetStock", Method: "GET", Path: catalogue.OneProduct + "/stock", Roles: web.Viewers(), Handle: s.get},
-		{Name: "SellOutProduct", Method: "POST", Path: catalogue.OneProduct + "/sold-out", Roles: operators, Handle: s.product(true)},
-		{Name: "ResumeProduct", Method: "POST", Path: catalogue.OneProduct + "/resume", Roles: operators, Handle: s.product(false)},
+		{Name: "SellOutProduct", Method: "POST", Path: catalogue.OneProduct + "/sold-out", Roles: operators, Handle: s.sellOut},
+		{Name: "ResumeProduct", Method: "POST", Path: catalogue.OneProduct + "/resume", Roles: operators, Handle: s.resume},
 		{Name: "RestockProduct", Method: "POST", Path: catalogue.OneProduct + "/restock", Roles: operators, Handle: s.restock},
-		{Name: "SellOutChannel", Method: "POST", Path: "/v1/channels/{channel}/sold-out", Roles: operators, Handle: s.channel(true)},
-		{Name: "ResumeChannel", Method: "POST", Path: "/v1/channels/{channel}/resume", Roles: operators, Handle: s.channel(false)},
+		{Name: "SellOutChannel", Method: "POST", Path: "/v1/channels/{channel}/sold-out", Roles: operators, Handle: s.sellOutChannel},
+		{Name: "ResumeChannel", Method: "POST", Path: "/v1/channels/{channel}/resume", Roles: operators, Handle: s.resumeChannel},
 	}
 }
 
@@ -153,26 +153,32 @@ func (s *StockOps) tell(ctx context.Context, productID string) error {
 	return nil
 }
 
-// product closes a product because its source has none left, or opens it.
-func (s *StockOps) product(soldOut bool) web.Handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := web.DecodeNothing(r); err != nil {
-			return err
-		}
-		ctx, cancel := s.begin(w, r)
-		defer cancel()
-		p, err := s.find(ctx, r)
-		if err != nil {
-			return err
-		}
-		if _, err := s.cfg.Ledger.SetSoldOut(ctx, []string{p.ID}, soldOut); err != nil {
-			return fault(err)
-		}
-		if err := s.tell(ctx, p.ID); err != nil {
-			return err
-		}
-		return s.show(ctx, w, p.ID, false)
+func (s *StockOps) sellOut(w http.ResponseWriter, r *http.Request) error {
+	return s.setProduct(w, r, true)
+}
+
+func (s *StockOps) resume(w http.ResponseWriter, r *http.Request) error {
+	return s.setProduct(w, r, false)
+}
+
+// setProduct closes a product because its source has none left, or opens it.
+func (s *StockOps) setProduct(w http.ResponseWriter, r *http.Request, soldOut bool) error {
+	if err := web.DecodeNothing(r); err != nil {
+		return err
 	}
+	ctx, cancel := s.begin(w, r)
+	defer cancel()
+	p, err := s.find(ctx, r)
+	if err != nil {
+		return err
+	}
+	if _, err := s.cfg.Ledger.SetSoldOut(ctx, []string{p.ID}, soldOut); err != nil {
+		return fault(err)
+	}
+	if err := s.tell(ctx, p.ID); err != nil {
+		return err
+	}
+	return s.show(ctx, w, p.ID, false)
 }
 
 var (
@@ -180,35 +186,41 @@ var (
 	opPattern      = regexp.MustCompile(`^[!-~]{1,64}$`)
 )
 
-// channel does so for all live products whose stock comes from a channel.
-func (s *StockOps) channel(soldOut bool) web.Handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := web.DecodeNothing(r); err != nil {
-			return err
-		}
-		ctx, cancel := s.begin(w, r)
-		defer cancel()
-		ids, err := s.fed(ctx, r.PathValue("channel"))
-		if err != nil {
-			return err
-		}
-		changed, err := s.cfg.Ledger.SetSoldOut(ctx, ids, soldOut)
-		if err != nil {
-			return fault(err)
-		}
-		body := api.Channel{Channel: r.PathValue("channel"), Products: []string{}, Unchanged: []string{}}
-		for _, id := range ids {
-			if err := s.tell(ctx, id); err != nil {
-				return err
-			}
-			if slices.Contains(changed, id) {
-				body.Products = append(body.Products, id)
-			} else {
-				body.Unchanged = append(body.Unchanged, id)
-			}
-		}
-		return web.WriteJSON(w, http.StatusOK, body)
+func (s *StockOps) sellOutChannel(w http.ResponseWriter, r *http.Request) error {
+	return s.setChannel(w, r, true)
+}
+
+func (s *StockOps) resumeChannel(w http.ResponseWriter, r *http.Request) error {
+	return s.setChannel(w, r, false)
+}
+
+// setChannel does so for all live products whose stock comes from a channel.
+func (s *StockOps) setChannel(w http.ResponseWriter, r *http.Request, soldOut bool) error {
+	if err := web.DecodeNothing(r); err != nil {
+		return err
 	}
+	ctx, cancel := s.begin(w, r)
+	defer cancel()
+	ids, err := s.fed(ctx, r.PathValue("channel"))
+	if err != nil {
+		return err
+	}
+	changed, err := s.cfg.Ledger.SetSoldOut(ctx, ids, soldOut)
+	if err != nil {
+		return fault(err)
+	}
+	body := api.Channel{Channel: r.PathValue("channel"), Products: []string{}, Unchanged: []string{}}
+	for _, id := range ids {
+		if err := s.tell(ctx, id); err != nil {
+			return err
+		}
+		if slices.Contains(changed, id) {
+			body.Products = append(body.Products, id)
+		} else {
+			body.Unchanged = append(body.Unchanged, id)
+		}
+	}
+	return web.WriteJSON(w, http.StatusOK, body)
 }
 
 // fed are the live products whose stock comes from a channel.
