@@ -30,6 +30,7 @@ func floors() [][]string {
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
+		{"examples/checkout"}, // what others build on us
 	}
 }
 
@@ -93,6 +94,7 @@ func checks() map[string]func(house) []string {
 		"every package has a floor":     everyPackageHasAFloor,
 		"libraries stay in fences":      librariesStayInFences,
 		"production links no stand-in":  productionLinksNoStandIn,
+		"examples use what is public":   examplesUseWhatIsPublic,
 		"exported names are documented": func(h house) []string { return eachFile(h, undocumented) },
 		"functions are short":           func(h house) []string { return eachFile(h, longFunctions) },
 		"mains are short":               func(h house) []string { return eachFile(h, longMains) },
@@ -178,6 +180,20 @@ func productionLinksNoStandIn(h house) (problems []string) {
 			}
 		}
 		walk(binary, binary)
+	}
+	return problems
+}
+
+// examplesUseWhatIsPublic finds what a reader who copies an example could not
+// import.
+func examplesUseWhatIsPublic(h house) (problems []string) {
+	for _, f := range h.files {
+		for _, full := range f.imports {
+			to, ours := strings.CutPrefix(full, module)
+			if strings.HasPrefix(f.pkg, "examples/") && (!ours && strings.Contains(full, ".") || strings.HasPrefix(to, "internal/")) {
+				problems = append(problems, f.say("imports %s; an example uses our public packages and the standard library", full))
+			}
+		}
 	}
 	return problems
 }
