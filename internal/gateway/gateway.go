@@ -71,6 +71,7 @@ type Config struct {
 	Snapshot  catalogue.Snapshot
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
+	Heal      stockops.HealFunc
 
 	Keys     []web.Key    // of the configuration: who may call
 	KeyStore *keys.Store  // those in MySQL; nil = none. One of the two must be there
@@ -160,7 +161,8 @@ func (g *Gateway) Routes() []web.Route {
 // stockops serves the units of the products.
 func (g *Gateway) stockops() *stockops.StockOps {
 	return stockops.New(stockops.Config{
-		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Load: g.cfg.Load, Heal: g.cfg.Heal,
+		Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
 	})
 }
 
@@ -197,6 +199,7 @@ func (c *Config) complete() error {
 		{"Snapshot", c.Snapshot != nil},
 		{"Catalog", c.Catalog != nil},
 		{"Load", c.Load != nil},
+		{"Heal", c.Heal != nil},
 		{"Now", c.Now != nil},
 		{"Keys or KeyStore", len(c.Keys) > 0 || c.KeyStore != nil},
 		{"IDKey (at least 16 bytes)", len(c.IDKey) >= 16},
