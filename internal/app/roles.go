@@ -43,6 +43,10 @@ func (p *process) gateway(ctx context.Context) error {
 		Search: func(ctx context.Context, q events.Query) ([]events.Record, bool, error) {
 			return events.Search(ctx, s.Kafka, q)
 		},
+		Heal: func(ctx context.Context, productID string) error {
+			_, err := stock.Heal(ctx, s.Cache, s.Ledger, productID, 0)
+			return err
+		},
 		Keys: fixed, KeyStore: keys.NewStore(s.DB), Trail: audit.NewTrail(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
 		Now: time.Now, Log: p.log, Registerer: p.reg,
@@ -92,10 +96,14 @@ func (p *process) stockWorker() error {
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
 		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	healer := stockworker.NewHealer(s.Catalog, stockworker.NewShelf(s.Cache, s.Ledger), stockworker.HealerConfig{
+	shelf := stockworker.NewShelf(s.Cache, s.Ledger)
+	healer := stockworker.NewHealer(s.Catalog, shelf, stockworker.HealerConfig{
 		Every: p.cfg.HealEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, reaper.Run, healer.Run)
+	auditor := stockworker.NewAuditor(s.Catalog, s.Ledger, shelf, stockworker.AuditorConfig{
+		Every: p.cfg.AuditEvery, DriftEvery: p.cfg.AuditEvery / 12, DriftFor: p.cfg.AuditEvery, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, reaper.Run, healer.Run, auditor.Run)
 	return nil
 }
 

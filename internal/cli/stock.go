@@ -15,6 +15,7 @@ func (c *conn) stock() *cobra.Command {
 		on2(c, words{"get ACTIVITY PRODUCT", "Show the units in the ledger and in Redis", "get the stock of product"}, view{}, gateway.GetStockWithResponse),
 		on2(c, words{"sold-out ACTIVITY PRODUCT", "The source has no more: sell nothing until it is resumed", "sell out product"}, view{}, gateway.SellOutProductWithResponse),
 		on2(c, words{"resume ACTIVITY PRODUCT", "The source has it again", "resume product"}, view{}, gateway.ResumeProductWithResponse),
+		on2(c, words{"reopen ACTIVITY PRODUCT", "Let a product sell again that the audit has stopped, once its books are right", "reopen product"}, view{}, gateway.ReopenProductWithResponse),
 		c.stockRestock())
 }
 
@@ -38,7 +39,8 @@ func (c *conn) channel() *cobra.Command {
 }
 
 func (c *conn) cache() *cobra.Command {
-	return c.group("cache", "What Redis holds of a product", c.cachePreload(), c.cacheFlush())
+	return c.group("cache", "What Redis holds of a product", c.cachePreload(), c.cacheFlush(),
+		on2(c, words{"heal ACTIVITY PRODUCT", "Tell Redis again what the ledger has; safe at any time", "heal product"}, view{}, gateway.HealProductWithResponse))
 }
 
 // onOneOrAll is a command on a product, or on all products of an activity.

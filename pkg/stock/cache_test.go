@@ -431,6 +431,49 @@ func TestLoadedAndSurplus(t *testing.T) {
 	}
 }
 
+// Balance counts each pending record once, however often its buyer is in open,
+// and in as many calls of HMGET as it takes.
+func TestBalance(t *testing.T) {
+	s := newShop(t, CacheConfig{})
+	if _, err := s.Balance(t.Context(), s.product); !bare(err, NotLoaded) {
+		t.Errorf("no product: %v, want the bare refusal", err)
+	}
+	s.load(5000)
+	is := func(why string, want Balance) {
+		t.Helper()
+		if got, err := s.Balance(t.Context(), s.product); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", why, got, err, want)
+		}
+	}
+	is("nothing is open", Balance{Surplus: 5000})
+	hold := func(user string, n int) Reservation {
+		t.Helper()
+		r, _, err := s.Reserve(t.Context(), s.reservation(user, n, 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := hold("ann", 1)
+	hold("ann", 2)
+	is("two of one buyer", Balance{Surplus: 4996, Pending: 4})
+	first.State = Deducted
+	if _, err := s.Apply(t.Context(), []Reservation{first}); err != nil {
+		t.Fatal(err)
+	}
+	is("one of them decided", Balance{Surplus: 4996, Pending: 2})
+	for i := range 1100 {
+		hold(fmt.Sprint("u", i), 3+i)
+	}
+	is("more buyers than fit into one call", Balance{Surplus: 2796, Pending: 2202})
+	for i := range 900 {
+		hold(fmt.Sprint("v", i), 2000+i)
+	}
+	if _, err := s.Balance(t.Context(), s.product); !errors.Is(err, ErrBusy) {
+		t.Errorf("2002 entries in open: %v, want %v", err, ErrBusy)
+	}
+}
+
 // A field that does not add up is what Broken is for, and one that is no field
 // is an error, not a zero.
 func TestCountsOfWrongFields(t *testing.T) {
