@@ -26,7 +26,7 @@ func floors() [][]string {
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
-		{"internal/gateway/stockops", "internal/ops/kafkalog"},
+		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog"},
 		{"internal/ops/lag", "internal/ops/topics"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
 		{"internal/app", "internal/cli"},

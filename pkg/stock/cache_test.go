@@ -199,7 +199,7 @@ func TestPreloadManyBuyers(t *testing.T) {
 	if users%3 == 0 || got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	if fields := s.get(); len(fields) != users+6 || fields["u:user0003"] != "3;"+id(30)+",2,C,"+then+";"+id(31)+",3,R,"+then+";"+id(32)+",1,C,"+then {
+	if fields := s.get(); len(fields) != users+termFields || fields["u:user0003"] != "3;"+id(30)+",2,C,"+then+";"+id(31)+",3,R,"+then+";"+id(32)+",1,C,"+then {
 		t.Errorf("%d fields, one of them %q", len(fields), fields["u:user0003"])
 	}
 	if keys := s.client.Keys(t.Context(), s.cfg.Prefix+"*").Val(); len(keys) != 1 {

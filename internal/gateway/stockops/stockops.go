@@ -24,12 +24,14 @@ import (
 type Ledger interface {
 	Stock(ctx context.Context, productID string) (stock.Stock, error)
 	Restock(ctx context.Context, productID, opID string, delta int64) (replayed bool, err error)
+	Restocked(ctx context.Context, productID, opID string, delta int64) (bool, error)
 	SetSoldOut(ctx context.Context, productIDs []string, soldOut bool) (changed []string, err error)
 }
 
 // Cache is the count in Redis. *stock.Cache is one.
 type Cache interface {
 	Counts(ctx context.Context, productID string) (stock.Counts, error)
+	Surplus(ctx context.Context, productID string) (int64, error)
 	Configure(ctx context.Context, terms stock.Terms) error
 }
 
@@ -231,6 +233,28 @@ func (s *StockOps) fed(ctx context.Context, channel string) (ids []string, err e
 	return ids, nil
 }
 
+// spare refuses to take away units that Redis has given out and the ledger has
+// not decided yet: their buyers would be refused after they were accepted.
+// Those who are served at this very moment may still be among them.
+func (s *StockOps) spare(ctx context.Context, productID string, op api.Restock) error {
+	if op.Delta > 0 {
+		return nil
+	}
+	if done, err := s.cfg.Ledger.Restocked(ctx, productID, op.OpID, op.Delta); done || err != nil {
+		return fault(err) // they are taken away already
+	}
+	surplus, err := s.cfg.Cache.Surplus(ctx, productID)
+	switch {
+	case errors.Is(err, stock.NotLoaded):
+		return nil // nothing is given out
+	case err != nil:
+		return problem.Fault(problem.CacheUnavailable, err)
+	case surplus+op.Delta < 0:
+		return problem.New(problem.NotEnoughAvailable, "%d units are to be had, %d were to be taken away.", max(0, surplus), -op.Delta)
+	}
+	return nil
+}
+
 // restock adds units, or takes unsold ones away, once for each op_id.
 func (s *StockOps) restock(w http.ResponseWriter, r *http.Request) error {
 	var body api.Restock
@@ -247,6 +271,9 @@ func (s *StockOps) restock(w http.ResponseWriter, r *http.Request) error {
 	defer cancel()
 	p, err := s.find(ctx, r)
 	if err != nil {
+		return err
+	}
+	if err := s.spare(ctx, p.ID, body); err != nil {
 		return err
 	}
 	replayed, err := s.cfg.Ledger.Restock(ctx, p.ID, body.OpID, body.Delta)
