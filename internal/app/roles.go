@@ -10,6 +10,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/gateway"
 	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/internal/ops/lag"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/internal/stockworker"
 	"github.com/leadingpeers/seckill/pkg/catalog"
@@ -103,7 +104,7 @@ func (p *process) stockWorker() error {
 	auditor := stockworker.NewAuditor(s.Catalog, s.Ledger, shelf, stockworker.AuditorConfig{
 		Every: p.cfg.AuditEvery, DriftEvery: p.cfg.AuditEvery / 12, DriftFor: p.cfg.AuditEvery, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, reaper.Run, healer.Run, auditor.Run)
+	p.services = append(p.services, reaper.Run, healer.Run, auditor.Run, p.lagPoller())
 	return nil
 }
 
@@ -120,8 +121,14 @@ func (p *process) settleWorker() error {
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
 		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run)
+	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, p.lagPoller())
 	return nil
+}
+
+// lagPoller is in both kinds of worker, so that the lag of the one is seen when
+// all of its copies are dead.
+func (p *process) lagPoller() service {
+	return lag.NewPoller(p.stores.Kafka, lag.PollerConfig{Now: time.Now, Registerer: p.reg, Log: p.log}).Run
 }
 
 // consume adds a consumer group's member.

@@ -26,7 +26,8 @@ func floors() [][]string {
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
-		{"internal/gateway/stockops", "internal/gateway/orders"},
+		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog"},
+		{"internal/ops/lag", "internal/ops/topics"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
@@ -44,12 +45,12 @@ type fence struct {
 func fences() []fence {
 	standIns := []string{"internal/embedded"}
 	return []fence{
-		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/app", "internal/testservers"}, "delivery is decided in one place"},
+		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers"}, "delivery is decided in one place"},
 		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench", "internal/testservers"}, "one home for key names"},
 		{"github.com/go-sql-driver/mysql", []string{"internal/mysql"}, "sessions are READ COMMITTED only when opened there"},
 		{"github.com/cenkalti/backoff", []string{"pkg/events"}, "there is one retry, the consumer's"},
 		{"github.com/alicebob/miniredis", standIns, "a stand-in"},
-		{"github.com/twmb/franz-go", standIns, "a stand-in"},
+		{"github.com/twmb/franz-go", []string{"internal/embedded", "internal/testservers"}, "a stand-in, and what kafka-go cannot ask"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},

@@ -162,7 +162,7 @@ func (q Query) begin(ctx context.Context, client *kafka.Client, all span, topic 
 // read to its end.
 func (s span) read(ctx context.Context, cfg ClientConfig, q Query) (found []Record, all bool, err error) {
 	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: cfg.Brokers, Dialer: cfg.dialer(), Topic: cfg.TopicName(s.topic), Partition: s.partition,
+		Brokers: cfg.Brokers, Dialer: cfg.Dialer(), Topic: cfg.TopicName(s.topic), Partition: s.partition,
 		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 100 * time.Millisecond, ReadLagInterval: -1, MaxAttempts: 3,
 		OffsetOutOfRangeError: true, // retention has overtaken the search: better an error than to wait for ever
 	})
