@@ -18,7 +18,7 @@ const (
 	HeaderGroup           = "x-seckill-group"         // that could not handle it
 	HeaderAttempt         = "x-seckill-attempt"       // calls of the handler that had it; 0 when it could not be decoded
 	HeaderError           = "x-seckill-error"         // at most 1 KiB
-	HeaderErrorClass      = "x-seckill-error-class"   // undecodable or permanent
+	HeaderErrorClass      = "x-seckill-error-class"   // undecodable, permanent or a word of PermanentAs
 	HeaderFailedAt        = "x-seckill-failed-at"     // RFC 3339
 	HeaderRedriveCount    = "x-seckill-redrive-count" // how often it was sent back to its topic
 	HeaderTruncated       = "x-seckill-truncated"     // only when key, value and headers were too large to keep

@@ -87,6 +87,6 @@ func newConsumerMetrics(reg prometheus.Registerer, group, topic string) consumer
 		assigned:       register(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: name + "consumer_assigned_partitions", Help: "Partitions this member owns.", ConstLabels: labels})),
 		skipped:        counter("consumer_records_skipped_total", "Records lost to retention or truncation before they were read; 1 where the number cannot be known."),
 		retries:        counters("retries_total", "Attempts that failed and were repeated, by stage.", "stage"),
-		deadLetters:    counters("dead_letters_total", "Records put among the dead letters, by class: undecodable or permanent.", "class"),
+		deadLetters:    counters("dead_letters_total", "Records put among the dead letters, by class: undecodable, permanent, or what the handler says (unknown_product, not_cancelled, invalid).", "class"),
 	}
 }

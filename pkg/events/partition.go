@@ -298,7 +298,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	case !isPermanent(err):
 		return err
 	case len(b.events) == 1:
-		return p.bury(live, work, letter{msg: b.msgs[0], class: "permanent", err: err, attempts: b.attempts})
+		return p.bury(live, work, letter{msg: b.msgs[0], class: classOf(err), err: err, attempts: b.attempts})
 	}
 	half := len(b.events) / 2
 	first, second := b, b
