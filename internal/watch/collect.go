@@ -21,7 +21,7 @@ func newDescs() descs {
 		imbalance: desc("ledger_imbalance_units", "Total less available and deducted units of the ledger, in one snapshot. Always 0.", "activity", "product"),
 		oversold:  desc("oversold_units", "Units deducted or paid beyond the total. Always 0.", "activity", "product"),
 		oldest:    desc("pending_oldest_seconds", "Age of the oldest reservation that is pending in Redis, by its clock.", "activity", "product"),
-		loaded:    desc("loaded", "1 when the product is in Redis.", "activity", "product"),
+		loaded:    desc("loaded", "1 when the product is in Redis, 0 when not, though its activity is online; none for other activities.", "activity", "product"),
 		measured:  desc("measured_timestamp_seconds", "When the books were last read; 0 before the first time."),
 		leftOut:   desc("left_out_products", "Products on sale beyond the limit, whose books are not measured."),
 	}
@@ -67,11 +67,13 @@ func (b book) collect(d descs, gauge func(*prometheus.Desc, float64, ...string))
 	account("cancelled", b.orders.Cancelled.Units)
 	of(d.imbalance, b.ledger.Total-b.ledger.Available-b.ledger.Deducted)
 	of(d.oversold, max(0, b.ledger.Deducted-b.ledger.Total, b.orders.Paid.Units-b.ledger.Total))
+	if b.online {
+		loaded := map[bool]int64{true: 1}
+		of(d.loaded, loaded[b.loaded])
+	}
 	if !b.loaded {
-		of(d.loaded, 0)
 		return
 	}
-	of(d.loaded, 1)
 	account("surplus", b.cache.Surplus)
 	account("pending", b.cache.Units)
 	of(d.drift, b.drift())

@@ -86,6 +86,7 @@ type round struct {
 // book is one product in all stores.
 type book struct {
 	activity, product string
+	online            bool // it belongs into Redis
 	loaded            bool
 	cache             stock.Waiting
 	ledger            stock.Stock
@@ -131,6 +132,7 @@ func (w *Watch) Step(ctx context.Context) (more bool, err error) {
 				continue
 			}
 			b, err := w.read(ctx, p)
+			b.online = l.Activity.State == catalog.Online
 			if errors.Is(err, stock.ErrNotFound) {
 				continue // it has no stock row yet
 			}

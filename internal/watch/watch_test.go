@@ -20,6 +20,7 @@ import (
 
 // shop is one activity with some products, and the three accounts of them.
 type shop struct {
+	state    catalog.ActivityState
 	products []catalog.Product
 	cache    []stock.Waiting // one for each look, the last stays
 	looks    int
@@ -29,7 +30,7 @@ type shop struct {
 }
 
 func (s *shop) OnSale(context.Context) ([]catalog.Listing, error) {
-	return []catalog.Listing{{Products: s.products}}, nil
+	return []catalog.Listing{{Activity: catalog.Activity{State: s.state}, Products: s.products}}, nil
 }
 
 func (s *shop) Waiting(context.Context, string) (stock.Waiting, error) {
@@ -56,7 +57,7 @@ func TestBooks(t *testing.T) {
 		why  string
 	}{
 		{
-			name: "balanced", shop: shop{products: phone(), cache: []stock.Waiting{{Surplus: 5, Units: 2, Oldest: 1500 * time.Millisecond}}, ledger: balanced, orders: order.Counts{Paid: order.Tally{Units: 2}, Awaiting: order.Tally{Units: 1}}},
+			name: "balanced", shop: shop{state: catalog.Online, products: phone(), cache: []stock.Waiting{{Surplus: 5, Units: 2, Oldest: 1500 * time.Millisecond}}, ledger: balanced, orders: order.Counts{Paid: order.Tally{Units: 2}, Awaiting: order.Tally{Units: 1}}},
 			want: map[string]string{
 				`units{account="surplus",activity="sale",product="phone"}`: "5", `units{account="pending",activity="sale",product="phone"}`: "2",
 				`units{account="available",activity="sale",product="phone"}`: "7", `units{account="paid",activity="sale",product="phone"}`: "2",
@@ -65,23 +66,28 @@ func TestBooks(t *testing.T) {
 			}, why: "what every panel of the books shows",
 		},
 		{
-			name: "under way", shop: shop{products: phone(), cache: []stock.Waiting{{Surplus: 9}, {Surplus: 8}, {Surplus: 7}}, ledger: balanced},
+			name: "under way", shop: shop{state: catalog.Online, products: phone(), cache: []stock.Waiting{{Surplus: 9}, {Surplus: 8}, {Surplus: 7}}, ledger: balanced},
 			want: map[string]string{`drift_units{activity="sale",product="phone"}`: "0"}, why: "a decision between the ledger and Redis is no drift",
 		},
 		{
-			name: "drift", shop: shop{products: phone(), cache: []stock.Waiting{{Surplus: 4}}, ledger: balanced},
+			name: "drift", shop: shop{state: catalog.Online, products: phone(), cache: []stock.Waiting{{Surplus: 4}}, ledger: balanced},
 			want: map[string]string{`drift_units{activity="sale",product="phone"}`: "-3"}, why: "what stays at every look is one",
 		},
 		{
-			name: "broken", shop: shop{products: phone(), cache: []stock.Waiting{{Surplus: 7}}, ledger: stock.Stock{Total: 2, Available: 7, Deducted: 3}},
+			name: "broken", shop: shop{state: catalog.Online, products: phone(), cache: []stock.Waiting{{Surplus: 7}}, ledger: stock.Stock{Total: 2, Available: 7, Deducted: 3}},
 			want: map[string]string{
 				`ledger_imbalance_units{activity="sale",product="phone"}`: "-8", `oversold_units{activity="sale",product="phone"}`: "1",
 			}, why: "these page",
 		},
 		{
-			name: "not loaded", shop: shop{products: phone(), away: stock.NotLoaded, ledger: balanced},
+			name: "not loaded", shop: shop{state: catalog.Online, products: phone(), away: stock.NotLoaded, ledger: balanced},
 			want: map[string]string{`loaded{activity="sale",product="phone"}`: "0"}, none: []string{"drift_units", `account="surplus"`},
 			why: "what is not there is no difference of everything",
+		},
+		{
+			name: "ended and flushed", shop: shop{state: catalog.Ended, products: phone(), away: stock.NotLoaded, ledger: balanced},
+			want: map[string]string{`units{account="deducted",activity="sale",product="phone"}`: "3"}, none: []string{"seckill_books_loaded"},
+			why: "only what is online belongs into Redis",
 		},
 		{
 			name: "too many", shop: shop{products: append(phone(), catalog.Product{ID: "b"}, catalog.Product{ID: "c"}), cache: []stock.Waiting{{Surplus: 7}}, ledger: balanced},
