@@ -41,6 +41,9 @@ func (p *process) gateway(ctx context.Context) error {
 		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
 			return stock.Load(ctx, s.Cache, s.Ledger, terms)
 		},
+		Search: func(ctx context.Context, q events.Query) ([]events.Record, bool, error) {
+			return events.Search(ctx, s.Kafka, q)
+		},
 		Keys: fixed, KeyStore: keys.NewStore(s.DB), Trail: audit.NewTrail(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
 		Now: time.Now, Log: p.log, Registerer: p.reg,

@@ -89,6 +89,6 @@ func (c *conn) orderPay() *cobra.Command {
 	cmd.Flags().StringVar(&body.PaymentRef, "ref", "", "the payment provider's `name` of it")
 	cmd.Flags().Int64Var(&body.AmountCents, "amount-cents", 0, "the amount of the order")
 	cmd.Flags().StringVar(&body.Currency, "currency", "", "ISO 4217, such as CNY")
-	cmd.Flags().BoolVar(&failed, "failed", false, "it did not succeed; the buyer may try again until the deadline")
+	cmd.Flags().BoolVar(&failed, "failed", false, "it did not succeed and will not: the order is cancelled and its units go back")
 	return required(cmd, "ref", "amount-cents", "currency")
 }

@@ -44,7 +44,9 @@ func load() (*Contract, error) {
 // Handler answers as next does, and fails t for each answer that the contract
 // does not describe: a status, a header or a body. What the contract does not
 // route must be refused. Of a stream of events only the status is looked at.
-func Handler(t testing.TB, next http.Handler) http.Handler {
+//
+// What it sees is noted in seen, unless that is nil.
+func Handler(t testing.TB, next http.Handler, seen *Coverage) http.Handler {
 	t.Helper()
 	c, err := Load()
 	if err != nil {
@@ -57,6 +59,7 @@ func Handler(t testing.TB, next http.Handler) http.Handler {
 		switch {
 		case r.Method == http.MethodHead:
 		case err == nil:
+			seen.add(route.Operation.OperationID, rec.status)
 			c.check(t, rec, &openapi3filter.RequestValidationInput{Request: r, Route: route, PathParams: params})
 		case rec.status < http.StatusBadRequest:
 			t.Errorf("%s %s answers %d, and the contract has no such route", r.Method, r.URL.Path, rec.status)

@@ -26,7 +26,7 @@ func floors() [][]string {
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
-		{"internal/gateway/stockops"},
+		{"internal/gateway/stockops", "internal/gateway/orders"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
