@@ -13,6 +13,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/ops/lag"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/internal/stockworker"
+	"github.com/leadingpeers/seckill/internal/watch"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -121,7 +122,10 @@ func (p *process) settleWorker() error {
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
 		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, p.lagPoller())
+	books := watch.New(watch.Stores{Catalogue: s.Catalog, Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders}, watch.Config{
+		Every: p.cfg.BooksEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, books.Run, p.lagPoller())
 	return nil
 }
 

@@ -28,7 +28,7 @@ func floors() [][]string {
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog"},
 		{"internal/ops/lag", "internal/ops/topics"},
-		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench"},
+		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
 		{"examples/checkout"}, // what others build on us

@@ -108,6 +108,7 @@ type Gateway struct {
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
 	publishSeconds prometheus.Observer // and until Kafka's acknowledgement
+	admitted       prometheus.Counter
 	drained        chan struct{}
 	drain          func() // closes drained, once
 }
@@ -130,10 +131,14 @@ func New(cfg Config) (*Gateway, error) {
 		cacheSeconds:   stages.WithLabelValues("cache"),
 		publishSeconds: stages.WithLabelValues("publish"),
 		drained:        make(chan struct{}),
+		admitted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_gateway_admitted_total",
+			Help: "Reservations asked for that came as far as Redis: by a known caller, well-formed, of a product on sale.",
+		}),
 	}
 	g.drain = sync.OnceFunc(func() { close(g.drained) })
 	waiting := g.waiting.Gauge("seckill_gateway_waiting_requests", "Long polls that wait.")
-	if err := web.Register(cfg.Registerer, stages, waiting); err != nil {
+	if err := web.Register(cfg.Registerer, stages, waiting, g.admitted); err != nil {
 		return nil, err
 	}
 	g.catalogue = catalogue.New(catalogue.Config{

@@ -111,6 +111,7 @@ type Consumer struct {
 	metrics   consumerMetrics
 	board     *LagBoard
 	outages   outages
+	inHand    inHand
 }
 
 // NewConsumer makes a Consumer that publishes what follows, and dead letters,
@@ -124,12 +125,13 @@ func NewConsumer(cfg ConsumerConfig, h Handler, p *Publisher) *Consumer {
 		cfg.Now = p.cfg.Now
 	}
 	group, topic := cfg.GroupName(cfg.Group), cfg.TopicName(cfg.Topic)
-	return &Consumer{
+	c := &Consumer{
 		cfg: cfg, topic: topic, group: group, handler: h, publisher: p,
-		metrics: newConsumerMetrics(cfg.Registerer, group, topic),
 		board:   NewLagBoard(cfg.Registerer, cfg.Now),
 		outages: outages{log: cfg.Log.With("group", group, "topic", topic), failing: map[outage]struct{}{}},
 	}
+	c.metrics = newConsumerMetrics(cfg.Registerer, group, topic, func() float64 { return c.inHand.oldest(c.cfg.Now()).Seconds() })
+	return c
 }
 
 // Run reads until ctx ends, then finishes the batches in hand, commits them,

@@ -225,6 +225,7 @@ func (p *partition) commit(next int64) error {
 		p.metrics.commitFailures.Inc()
 		return fmt.Errorf("commit %s/%d at %d: %w", p.topic, p.id, next, err)
 	}
+	p.metrics.committed.Set(float64(p.cfg.Now().UnixMilli()) / 1000)
 	return nil
 }
 
@@ -232,6 +233,7 @@ func (p *partition) commit(next int64) error {
 func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) error {
 	timer := prometheus.NewTimer(p.metrics.batchSeconds)
 	defer timer.ObserveDuration()
+	defer p.inHand.begin(p.id, p.cfg.Now())()
 	p.metrics.batchSize.Observe(float64(len(msgs)))
 
 	last := msgs[len(msgs)-1]
@@ -318,9 +320,15 @@ func (p *partition) tell(live, work context.Context, told map[string]struct{}, n
 	if len(next) == 0 {
 		return nil
 	}
-	return p.retry(live, "publish", p.id, func() error {
+	err := p.retry(live, "publish", p.id, func() error {
 		ctx, cancel := context.WithTimeout(work, publishTimeout)
 		defer cancel()
 		return p.publisher.Publish(ctx, next...)
 	})
+	if err == nil {
+		for _, e := range next {
+			p.metrics.followed.WithLabelValues(string(e.Type)).Inc()
+		}
+	}
+	return err
 }
