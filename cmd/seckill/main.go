@@ -25,5 +25,6 @@ func main() {
 		root.AddCommand(app.Command(role))
 	}
 	root.AddCommand(cli.Commands(os.Getenv)...)
+	root.AddCommand(benchChildren()...)
 	os.Exit(app.Main(root))
 }
