@@ -89,6 +89,9 @@ func (c Chart) axes() (x, y axis) {
 			y.low, y.high = min(y.low, p.Y), max(y.high, p.Y)
 		}
 	}
+	if math.IsInf(y.low, 1) { // no point at all
+		y.low = 0
+	}
 	if !(x.high > x.low) { // one point, or none
 		x.low, x.high = 0, max(x.high, 1)
 	}
