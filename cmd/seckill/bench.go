@@ -74,6 +74,7 @@ func (o *benchOptions) flags(cmd *cobra.Command) {
 	fs.BoolVar(&o.goals, "goals", false, "require every figure's own goal")
 	fs.StringVarP(&o.output, "output", "o", "table", "table or json")
 	fs.StringVar(&o.report, "report", "", "also write one page of HTML to this `file`")
+	fs.StringVar(&o.cfg.Profiles, "profiles", "", "also write CPU and allocation profiles of the gateway to this `folder`; they need --duration 2s or more, and cost a little themselves")
 	fs.BoolVar(&o.verbose, "verbose", false, "show the logs of the processes")
 }
 

@@ -28,6 +28,7 @@ type Config struct {
 	Zipf         float64       // exponent of how unevenly they are wanted; 0 = all alike
 	Batch        int           // reservations in one ledger transaction
 	Reservations int           // that the memory is measured with
+	Profiles     string        // folder that gets CPU and allocation profiles of our processes under load; empty = none
 	Progress     io.Writer     // gets a line for each step
 }
 

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,8 +38,9 @@ func (b *bench) drive(ctx context.Context, server *proc.Process, spec load.Spec)
 	if err != nil {
 		return run{}, err
 	}
+	profiled := b.profile(ctx, server, spec.Duration)
 	sent, err := b.send(ctx, spec)
-	if err != nil {
+	if err := errors.Join(err, <-profiled); err != nil {
 		return run{}, fmt.Errorf("%s: %w", server.Name, err)
 	}
 	after, err := site.ProcessCPU(server.PID())
