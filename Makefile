@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast fuzz lint lint-api vet build generate up down bench-smoke
+.PHONY: help demo dev test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
@@ -36,6 +36,9 @@ fuzz: ## run every fuzz target for FUZZTIME (10s), on embedded stand-ins where i
 			SECKILL_TEST_SERVERS=embedded go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
 		done; \
 	done
+
+test-rules: ## check alerts, their cases and the routes with promtool and amtool; installs them where they are missing
+	deploy/prometheus/test
 
 lint: ## check Go with golangci-lint and the scripts with bash and, where it is installed, shellcheck
 	$(TOOL) golangci-lint run --allow-serial-runners ./...
