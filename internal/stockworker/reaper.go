@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/loop"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -93,6 +94,9 @@ func (r *Reaper) Run(ctx context.Context) error { return r.loop.Run(ctx, r.Step)
 // cannot be reaped does not keep the others from it. Run calls it; by itself it
 // is for tests and for operators.
 func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
+	if fault.Off(fault.Reaper) {
+		return false, nil
+	}
 	listings, err := r.catalogue.OnSale(ctx)
 	if err != nil {
 		return false, fmt.Errorf("list what is on sale: %w", err)
@@ -129,6 +133,7 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
 			Quantity:      row.Quantity,
 		}
 	}
+	fault.Point(fault.AfterReap)
 	if err := r.publisher.Publish(ctx, evs...); err != nil {
 		return fmt.Errorf("publish %d reservations of %s again: %w", len(evs), p.ID, err)
 	}

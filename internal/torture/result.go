@@ -19,7 +19,7 @@ type Result struct {
 	FaultsInjected int            `json:"faults_injected"`
 	FaultsByKind   map[string]int `json:"faults_by_kind"`
 	FaultsFailed   int            `json:"faults_failed"`
-	SelfKilled     int            `json:"self_killed"` // at fault points
+	SelfKilled     int            `json:"self_killed"` // processes that ended at a fault point
 	RedisLosses    int            `json:"redis_losses"`
 
 	HTTPRequests  int64            `json:"http_requests"`

@@ -35,7 +35,6 @@ type Config struct {
 	Rate     int      // requests a second
 	Callers  int      // at once
 	Only     string   // faults whose kind begins with it; empty = all
-	Points   []string // where processes may be told to end
 	Without  []string // protections to take out: the run must then fail
 	Log      io.Writer
 }
@@ -103,7 +102,7 @@ func (r *run) settings() (env []string, service, admin string) {
 	service, admin = rand.Text(), rand.Text()
 	env = []string{
 		"SECKILL_KEYS=service:shop:" + service + ",admin:ops:" + admin, "SECKILL_ID_KEY=" + rand.Text(),
-		"SECKILL_SWEEP_EVERY=2s", "SECKILL_SWEEP_AFTER=10s", "SECKILL_AUDIT_EVERY=30s", "SECKILL_LOG_LEVEL=info",
+		"SECKILL_SWEEP_EVERY=5s", "SECKILL_SWEEP_AFTER=15s", "SECKILL_AUDIT_EVERY=30s", "SECKILL_LOG_LEVEL=info",
 	}
 	if len(r.cfg.Without) > 0 {
 		env = append(env, "SECKILL_TEST_OFF="+strings.Join(r.cfg.Without, ","))
@@ -216,7 +215,7 @@ func (r *run) play(ctx context.Context) error {
 
 // hurt does the faults, and makes everything well again.
 func (r *run) hurt(ctx context.Context) {
-	actor := &plan.Actor{Stage: r.stage, Products: r.operators.Sale.Products, Points: r.cfg.Points}
+	actor := &plan.Actor{Stage: r.stage, Products: r.operators.Sale.Products}
 	schedule := &plan.Schedule{
 		Actor: actor, Seed: r.cfg.Seed, Only: r.cfg.Only, Heavy: r.cfg.Duration >= 3*time.Minute,
 		Begin: func(kind string, loses []string) { r.excuse(loses, kind); r.log("fault %s", kind) },

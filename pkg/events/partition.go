@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+
+	"github.com/leadingpeers/seckill/internal/fault"
 )
 
 // partition is one partition during one generation of the group.
@@ -218,7 +220,10 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 	if err := p.handle(live, work, b); err != nil {
 		return err
 	}
-	return p.commit(msgs[len(msgs)-1].Offset + 1)
+	fault.Point(fault.BeforeCommit)
+	err := p.commit(msgs[len(msgs)-1].Offset + 1)
+	fault.Point(fault.AfterCommit)
+	return err
 }
 
 // batch is a run of decoded records; msgs and events stand side by side.
@@ -238,6 +243,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	err := p.retry(live, "handle", p.id, func() error {
 		b.attempts++
 		next, err := p.handler(work, slices.Clone(b.events)) // a copy: handlers may sort
+		fault.Point(fault.BeforeTelling)
 		if unsaid := p.tell(live, work, b.told, next); unsaid != nil {
 			return unsaid
 		}
