@@ -25,8 +25,8 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 			return err == nil && done(state)
 		}
 	}
-	if !r.await(ctx, ledgerLimit-time.Since(last), look(func(s judge.State) bool { return s.Unknown == 0 })) {
-		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, ledgerLimit, err)
+	if !r.await(ctx, r.cfg.Limit-time.Since(last), look(func(s judge.State) bool { return s.Unknown == 0 })) {
+		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, r.cfg.Limit, err)
 	}
 	r.result.LedgerS = seconds(time.Since(last))
 	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
