@@ -115,7 +115,7 @@ func (p *process) settleWorker() error {
 		Every: p.cfg.RelayEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
-		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run)
 	return nil

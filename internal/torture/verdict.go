@@ -76,6 +76,7 @@ func (r *run) count(s judge.State) {
 	maps.DeleteFunc(out.Answers, func(k string, _ int64) bool { return strings.HasPrefix(k, "hostile: 4") })
 	out.Reaped, out.Healed, out.Swept = r.scraper.Total("seckill_reaped_total"), r.scraper.Total("seckill_healed_total"), r.scraper.Total("seckill_swept_total")
 	out.Adopted, out.SeenBefore = r.scraper.Total(`seckill_cache_applied_total{outcome="adopted"}`), r.scraper.Total(`seckill_cache_applied_total{outcome="same"}`)
+	out.UnitsLost, out.RefusedUnits = r.stage.Redis.Lost(), s.RefusedUnits
 	out.Growth = r.scraper.Growth()
 	out.Samples, out.SamplesMissed = r.judge.Samples()
 	out.Verdict, out.Findings = r.judge.Verdict()
