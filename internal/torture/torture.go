@@ -35,6 +35,7 @@ type Config struct {
 	Rate     int           // requests a second
 	Callers  int           // at once
 	Limit    time.Duration // from the last fault until everything accepted is in the ledger
+	Rest     time.Duration // from the last fault until there is nothing left to wait for
 	Only     string        // faults whose kind begins with it; empty = all
 	Without  []string      // protections to take out: the run must then fail
 	Log      io.Writer
@@ -42,7 +43,6 @@ type Config struct {
 
 const (
 	payWindow = 6 * time.Second
-	restLimit = 150 * time.Second // from the last fault until there is nothing left to wait for
 	probeName = "probe"
 )
 

@@ -30,7 +30,7 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 	}
 	r.result.LedgerS = seconds(time.Since(last))
 	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
-	r.await(ctx, restLimit-time.Since(last), look(judge.State.AtRest))
+	r.await(ctx, r.cfg.Rest-time.Since(last), look(judge.State.AtRest))
 	r.result.RestS = seconds(time.Since(last))
 	if err != nil {
 		return err
