@@ -64,6 +64,7 @@ type Config struct {
 	RelayEvery  time.Duration `koanf:"relay-every"`
 	SweepEvery  time.Duration `koanf:"sweep-every"`
 	SweepAfter  time.Duration `koanf:"sweep-after"`
+	BooksEvery  time.Duration `koanf:"books-every"`
 }
 
 // Flags adds the flags of a role to fs. Each role shows only what it uses; a
@@ -99,6 +100,7 @@ func Flags(fs *pflag.FlagSet, role Role) {
 		fs.Duration("relay-every", 100*time.Millisecond, "how often to look for new events in the outbox")
 		fs.Duration("sweep-every", time.Minute, "how often to look for deductions without an order and cancelled orders still deducted")
 		fs.Duration("sweep-after", time.Minute, "how old such a row must be before its event is published again")
+		fs.Duration("books-every", 10*time.Second, "how often to measure the books of what is on sale, for the metrics seckill_books_*")
 	}
 }
 
@@ -235,7 +237,7 @@ func (c Config) validate() error {
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q: want debug, info, warn or error", c.LogLevel)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
-		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter,
+		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)
 	}

@@ -122,6 +122,9 @@ func NewHealer(catalogue Catalogue, shelf Shelf, cfg HealerConfig) *Healer {
 		}, []string{"result"}),
 	}
 	register(cfg.Registerer, h.loaded, h.healed)
+	for _, result := range []string{"changed", "adopted", "tombstone"} {
+		h.healed.WithLabelValues(result) // increase() does not see the step from nothing to the first one
+	}
 	return h
 }
 

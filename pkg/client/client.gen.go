@@ -515,7 +515,8 @@ type ClientInterface interface {
 	// RecordPaymentWithBody Tell that a payment succeeded or failed
 	//
 	// For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-	// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+	// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+	// last word: the order is cancelled and the units go back. Repeating it is harmless.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -525,7 +526,8 @@ type ClientInterface interface {
 	// RecordPayment Tell that a payment succeeded or failed
 	//
 	// For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-	// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+	// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+	// last word: the order is cancelled and the units go back. Repeating it is harmless.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1537,7 +1539,8 @@ func (c *Client) GetOrder(ctx context.Context, order string, reqEditors ...Reque
 // RecordPaymentWithBody Tell that a payment succeeded or failed
 //
 // For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+// last word: the order is cancelled and the units go back. Repeating it is harmless.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1557,7 +1560,8 @@ func (c *Client) RecordPaymentWithBody(ctx context.Context, contentType string, 
 // RecordPayment Tell that a payment succeeded or failed
 //
 // For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+// last word: the order is cancelled and the units go back. Repeating it is harmless.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4568,7 +4572,8 @@ type ClientWithResponsesInterface interface {
 	// RecordPaymentWithBodyWithResponse Tell that a payment succeeded or failed
 	//
 	// For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-	// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+	// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+	// last word: the order is cancelled and the units go back. Repeating it is harmless.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4578,7 +4583,8 @@ type ClientWithResponsesInterface interface {
 	// RecordPaymentWithResponse Tell that a payment succeeded or failed
 	//
 	// For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-	// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+	// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+	// last word: the order is cancelled and the units go back. Repeating it is harmless.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -7417,7 +7423,8 @@ func (c *ClientWithResponses) GetOrderWithResponse(ctx context.Context, order st
 // RecordPaymentWithBodyWithResponse Tell that a payment succeeded or failed
 //
 // For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+// last word: the order is cancelled and the units go back. Repeating it is harmless.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -7433,7 +7440,8 @@ func (c *ClientWithResponses) RecordPaymentWithBodyWithResponse(ctx context.Cont
 // RecordPaymentWithResponse Tell that a payment succeeded or failed
 //
 // For checkouts without Kafka: it publishes the event that they would have published, and answers when it is safe.
-// A payment that comes after its order was cancelled is answered by a `refund_due` event. Repeating it is harmless.
+// A payment that comes after its order was cancelled is answered by a `refund_due` event. `failed` is the buyer's
+// last word: the order is cancelled and the units go back. Repeating it is harmless.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -145,6 +145,41 @@ func (l *Ledger) FindAll(ctx context.Context, ids []string) (map[string]Reservat
 	return out, nil
 }
 
+// Entry is a reservation with the time of its last change.
+type Entry struct {
+	Reservation
+	UpdatedAt time.Time
+}
+
+// Entry returns the ledger's entry of a reservation, or [ErrNotFound].
+func (l *Ledger) Entry(ctx context.Context, id string) (Entry, error) {
+	if !mysql.ID(id).Valid() {
+		return Entry{}, fmt.Errorf("entry of %.40q: %w", id, ErrNotFound)
+	}
+	var e Entry
+	err := l.db.QueryRowContext(ctx, sqlEntry, mysql.ID(id)).Scan((*mysql.ID)(&e.ID), &e.ProductID, &e.UserID, &e.Quantity, &e.State, &e.Reason, &e.At, &e.UpdatedAt)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry of %s: %w", id, err)
+	}
+	return e, nil
+}
+
+// OfUser returns the reservations of one buyer of a product that the ledger
+// has, of every state, the oldest 500 first; none for an unknown one.
+func (l *Ledger) OfUser(ctx context.Context, productID, userID string) ([]Reservation, error) {
+	var out []Reservation
+	for r, err := range stream(ctx, l.db, sqlOfUser, productID, userID) {
+		if err != nil {
+			return nil, fmt.Errorf("reservations of %s: %w", userID, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
 // queryer is a *sql.DB or a *sql.Tx.
 type queryer interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)

@@ -37,6 +37,10 @@ const (
 
 	sqlAvailable = "SELECT total, available, restocks FROM stock WHERE product_id = ? FOR UPDATE"
 
+	sqlEntry = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at, updated_at FROM reservations WHERE reservation_id = ?"
+
+	sqlOfUser = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ? AND user_id = ? ORDER BY created_at, reservation_id LIMIT 500"
+
 	sqlAllOfProduct = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ?"
 
 	sqlAllByUser = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ? ORDER BY user_id"
