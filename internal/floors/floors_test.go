@@ -23,13 +23,14 @@ func floors() [][]string {
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/token", "pkg/client", "internal/keys"},
+		{"internal/simulator/memory"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway/stockops", "internal/gateway/orders"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
-		{"internal/app", "internal/cli"},
-		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
+		{"internal/app", "internal/cli", "internal/simulator"},
+		{"internal/simulator/cmd", "cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
 	}
 }
 
@@ -68,7 +69,7 @@ func production() []string {
 
 // notInProduction lists what those must not link, however far down.
 func notInProduction() []string {
-	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc"}
+	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/simulator", "internal/simulator/memory"}
 }
 
 const (
