@@ -77,6 +77,7 @@ type Config struct {
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
 	Search    orders.SearchFunc // reads topics, for timelines; nil = they have none of them
+	Heal      stockops.HealFunc
 
 	Keys     []web.Key    // of the configuration, beside those of the store
 	KeyStore *keys.Store  // who may call
@@ -107,6 +108,7 @@ type Gateway struct {
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
 	publishSeconds prometheus.Observer // and until Kafka's acknowledgement
+	admitted       prometheus.Counter
 	drained        chan struct{}
 	drain          func() // closes drained, once
 }
@@ -129,10 +131,14 @@ func New(cfg Config) (*Gateway, error) {
 		cacheSeconds:   stages.WithLabelValues("cache"),
 		publishSeconds: stages.WithLabelValues("publish"),
 		drained:        make(chan struct{}),
+		admitted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_gateway_admitted_total",
+			Help: "Reservations asked for that came as far as Redis: by a known caller, well-formed, of a product on sale.",
+		}),
 	}
 	g.drain = sync.OnceFunc(func() { close(g.drained) })
 	waiting := g.waiting.Gauge("seckill_gateway_waiting_requests", "Long polls that wait.")
-	if err := web.Register(cfg.Registerer, stages, waiting); err != nil {
+	if err := web.Register(cfg.Registerer, stages, waiting, g.admitted); err != nil {
 		return nil, err
 	}
 	g.catalogue = catalogue.New(catalogue.Config{
@@ -169,7 +175,8 @@ func (g *Gateway) Routes() []web.Route {
 // stockops serves the units of the products.
 func (g *Gateway) stockops() *stockops.StockOps {
 	return stockops.New(stockops.Config{
-		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Load: g.cfg.Load, Heal: g.cfg.Heal,
+		Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
 	})
 }
 
@@ -214,6 +221,7 @@ func (c *Config) complete() error {
 		{"Snapshot", c.Snapshot != nil},
 		{"Catalog", c.Catalog != nil},
 		{"Load", c.Load != nil},
+		{"Heal", c.Heal != nil},
 		{"Now", c.Now != nil},
 		{"KeyStore", c.KeyStore != nil},
 		{"Trail", c.Trail != nil},

@@ -99,6 +99,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	g.admitted.Inc()
 	got, replayed, err := g.take(r, stock.Reservation{
 		ID:         id,
 		ActivityID: product.ActivityID,

@@ -79,11 +79,6 @@ func (l *Ledger) Restocked(ctx context.Context, productID, opID string, delta in
 	return done, nil
 }
 
-// rower is a *sql.DB or a *sql.Tx.
-type rower interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 func restocked(ctx context.Context, q rower, productID, opID string, delta int64) (bool, error) {
 	var before int64
 	err := q.QueryRowContext(ctx, sqlRestocked, productID, opID).Scan(&before)

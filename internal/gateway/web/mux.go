@@ -12,6 +12,7 @@ import (
 	"path"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,6 +125,9 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve puts around a route what all routes have in common.
 func (m *Mux) serve(rt Route) http.Handler {
 	seconds := m.metrics.seconds.WithLabelValues(rt.Name)
+	for _, bad := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		m.metrics.requests.WithLabelValues(rt.Name, strconv.Itoa(bad)) // increase() does not see the step from nothing to the first one
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := m.cfg.Now()
 		rec := &recorder{ResponseWriter: w}
@@ -173,8 +177,7 @@ func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 				"trace_id", traceID(r), "error", p.Cause.Error())
 		})
 	}
-	switch p.Code {
-	case problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired:
+	if slices.Contains([]problem.Code{problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired}, p.Code) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="seckill"`)
 	}
 	m.problems.Write(w, r, p, traceID(r))
