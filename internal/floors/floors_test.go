@@ -29,6 +29,7 @@ func floors() [][]string {
 		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog"},
 		{"internal/ops/lag", "internal/ops/topics"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
+		{"internal/ops/replay"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
 	}
