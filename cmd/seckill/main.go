@@ -20,7 +20,7 @@ func main() {
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), benchCommand(), versionCommand(), dlqCommand())
+	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), benchCommand(), versionCommand(), dlqCommand(), reconcileCommand())
 	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
 		root.AddCommand(app.Command(role))
 	}

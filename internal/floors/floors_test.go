@@ -27,7 +27,7 @@ func floors() [][]string {
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway/stockops"},
-		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench"},
+		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/ops/reconcile", "internal/crowd", "internal/bench"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
 	}
