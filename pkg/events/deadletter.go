@@ -36,6 +36,10 @@ type letter struct {
 // means that the ownership has ended before.
 func (p *partition) bury(live, work context.Context, letters ...letter) error {
 	for _, l := range letters {
+		if p.cfg.Refused != nil {
+			p.cfg.Refused(l.msg, l.err)
+			continue
+		}
 		full := p.deadLetter(l)
 		err := p.buryRecord(live, work, full)
 		if isPermanent(err) {

@@ -111,7 +111,7 @@ func readSpan(ctx context.Context, cfg ClientConfig, topic Topic, s Span) iter.S
 			yield(kafka.Message{}, fmt.Errorf("read %s/%d at %d to %d: %w", cfg.TopicName(topic), s.Partition, s.From, s.To, err))
 		}
 		r := kafka.NewReader(kafka.ReaderConfig{
-			Brokers: cfg.Brokers, Dialer: cfg.dialer(), Topic: cfg.TopicName(topic), Partition: s.Partition,
+			Brokers: cfg.Brokers, Dialer: cfg.Dialer(), Topic: cfg.TopicName(topic), Partition: s.Partition,
 			MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 100 * time.Millisecond, ReadLagInterval: -1, MaxAttempts: 3,
 			OffsetOutOfRangeError: true,
 		})
