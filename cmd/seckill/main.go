@@ -21,7 +21,7 @@ func main() {
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), lagCommand(), benchCommand(), versionCommand(), dlqCommand(), reconcileCommand())
+	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), lagCommand(), benchCommand(), versionCommand(), dlqCommand(), reconcileCommand(), doctorCommand())
 	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
 		root.AddCommand(app.Command(role))
 	}

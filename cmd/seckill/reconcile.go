@@ -17,14 +17,6 @@ import (
 	"github.com/leadingpeers/seckill/internal/ops/reconcile"
 )
 
-// checkFailed ends the process with status 3: a check has found something.
-type checkFailed string
-
-func (c checkFailed) Error() string { return string(c) }
-
-// ExitStatus is what the process ends with.
-func (checkFailed) ExitStatus() int { return 3 }
-
 // books are the flags of reconcile.
 type books struct {
 	activity, output, actor string
@@ -115,7 +107,7 @@ func verdict(r reconcile.Report) error {
 	if r.Balanced {
 		return nil
 	}
-	return checkFailed(fmt.Sprintf("the books do not balance: %d differences that nothing under way explains\n  fix:   seckill reconcile repair (it says first what it would do)", len(r.Faults())))
+	return checkFailed{fmt.Errorf("the books do not balance: %d differences that nothing under way explains\n  fix:   seckill reconcile repair (it says first what it would do)", len(r.Faults()))}
 }
 
 func (b *books) repair(ctx context.Context, w io.Writer, a *reconcile.Auditor) error {
