@@ -112,7 +112,7 @@ func TestEachCheckCanFail(t *testing.T) {
 			f.topics[0].Changes = []topics.Change{{Topic: "seckill.reservations", What: "retention.ms", Have: "8d", Want: "7d"}}
 		}, "topic seckill.reservations", Warn, `is "8d"`},
 		{"records for ever", func(f *facts) { f.topics[0].HaveRetention = -1 }, "topic seckill.reservations", Fail, "outlive"},
-		{"a ledger that forgets sooner", func(f *facts) { f.ledger = 29 * 24 * time.Hour }, "topic seckill.deduct.dlq", Fail, "outlive"},
+		{"a ledger that forgets sooner", func(f *facts) { f.ledger, f.topics[0].HaveRetention = 900*time.Hour, 1000*time.Hour }, "topic seckill.reservations", Fail, "outlive"},
 		{"groups unknown", func(f *facts) { f.groupsErr = gone }, "groups", Fail, "refused"},
 		{"nobody settles", func(f *facts) { f.groups[3].members = 0 }, "group settle", Fail, "nobody"},
 		{"one alone", func(f *facts) { f.groups[0].members = 1 }, "group deduct", Warn, "one member"},
