@@ -22,13 +22,10 @@ import (
 )
 
 func dlqCommand() *cobra.Command {
-	group := &cobra.Command{
-		Use: "dlq", Short: "Look after dead letters: events that a worker could not handle", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	app.Flags(group.PersistentFlags(), "")
-	group.AddCommand(dlqList(), dlqShow(), dlqExport(), dlqAct("redrive"), dlqAct("drop"))
-	return group
+	cmd := group("dlq", "Look after dead letters: events that a worker could not handle")
+	app.Flags(cmd.PersistentFlags(), "")
+	cmd.AddCommand(dlqList(), dlqShow(), dlqExport(), dlqAct("redrive"), dlqAct("drop"))
+	return cmd
 }
 
 // letterFlags are what chooses letters.
@@ -282,7 +279,7 @@ func perSecond(text string) (float64, error) {
 	}
 	n, err := strconv.ParseFloat(strings.TrimSuffix(text, "/s"), 64)
 	if err != nil || n <= 0 || n > 1e9 {
-		return 0, fmt.Errorf("--rate %q: want letters a second, such as 200/s", text)
+		return 0, fmt.Errorf("--rate %q: want a number a second, such as 200/s", text)
 	}
 	return n, nil
 }

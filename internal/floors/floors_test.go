@@ -29,7 +29,7 @@ func floors() [][]string {
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
 		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
-		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench", "internal/watch"},
+		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/ops/reconcile", "internal/ops/doctor", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/ops/replay"},
 		{"internal/app", "internal/cli", "internal/simulator"},
 		{"internal/torture/stage", "internal/torture/load"},
