@@ -18,7 +18,7 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
+		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "internal/trace", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
@@ -51,6 +51,7 @@ func fences() []fence {
 		{"github.com/twmb/franz-go", standIns, "a stand-in"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
+		{"go.opentelemetry.io", []string{"internal/trace"}, "a trace is a string everywhere else"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
 		{module + "internal/testservers", nil, "it is for tests"},
 		{module + "internal/contract", nil, "it is for tests"},

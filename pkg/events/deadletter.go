@@ -49,7 +49,7 @@ func (p *partition) bury(live, work context.Context, letters ...letter) error {
 		}
 		p.metrics.deadLetters.WithLabelValues(l.class).Inc()
 		p.metrics.messages.WithLabelValues("dead").Inc()
-		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err)
+		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err, whose(l.msg))
 	}
 	return nil
 }

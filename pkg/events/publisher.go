@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,8 @@ type PublisherConfig struct {
 	Now func() time.Time
 	// Registerer gets the metrics seckill_kafka_producer_*. nil = none.
 	Registerer prometheus.Registerer
+	// Log gets a line at debug for every event that is acknowledged. nil = none.
+	Log *slog.Logger
 }
 
 // NoCompression in PublisherConfig.Compression sends events as they are.
@@ -88,6 +91,7 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 	cfg.Workers = or(cfg.Workers, 2)
 	cfg.RequestTimeout = or(cfg.RequestTimeout, 3*time.Second)
 	cfg.Compression = or(cfg.Compression, kafka.Zstd)
+	cfg.Log = or(cfg.Log, slog.New(slog.DiscardHandler))
 	p := &Publisher{
 		cfg: cfg, transport: cfg.transport(), addr: cfg.addr(),
 		balancer: kafka.Murmur2Balancer{Consistent: true}, // Java's and librdkafka's partition for every key
@@ -129,7 +133,13 @@ func (p *Publisher) Publish(ctx context.Context, evs ...Event) error {
 			return Permanent(err)
 		}
 	}
-	return p.publish(ctx, records)
+	err := p.publish(ctx, records)
+	if err == nil && p.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		for _, e := range evs {
+			p.cfg.Log.DebugContext(ctx, "event published", "topic", p.cfg.TopicName(e.Topic()), e.who())
+		}
+	}
+	return err
 }
 
 // publish writes records under the promise of Publish.
