@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast test-rules lint vet build generate up down bench-smoke
+.PHONY: help demo dev test test-fast fuzz test-rules lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
@@ -36,6 +36,9 @@ lint: ## check Go with golangci-lint and the scripts with bash and, where it is 
 		bash -n $$script || exit 1; \
 		if command -v shellcheck >/dev/null; then shellcheck $$script || exit 1; fi; \
 	done
+
+lint-api: ## check the contracts, api/openapi.yaml and api/asyncapi.yaml, with their standards' own tools from npm
+	api/lint
 
 vet: ## run go vet
 	go vet ./...

@@ -62,6 +62,7 @@ type Config struct {
 	ReapAfter   time.Duration `koanf:"reap-after"`
 	ReapEvery   time.Duration `koanf:"reap-every"`
 	HealEvery   time.Duration `koanf:"heal-every"`
+	AuditEvery  time.Duration `koanf:"audit-every"`
 	ExpireEvery time.Duration `koanf:"expire-every"`
 	RelayEvery  time.Duration `koanf:"relay-every"`
 	SweepEvery  time.Duration `koanf:"sweep-every"`
@@ -87,10 +88,11 @@ func Flags(fs *pflag.FlagSet, role Role) {
 	fs.String("prefix", "seckill", "`word` before every Redis key, topic and consumer group of this installation")
 	fs.String("admin-listen", "127.0.0.1:9090", "`address` of /livez, /readyz, /metrics and /debug/pprof; keep it private")
 	fs.String("log-level", "info", "debug, info, warn or error; logs are JSON lines on standard error")
-	fs.String("otlp-endpoint", "", "base `URL` of a collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; empty = none are sent")
-	fs.Float64("trace-share", 0, "share of the traces that begin here that is sent, 0 to 1; those that the caller has sampled are sent in any case")
 	fs.Duration("drain-delay", 0, "after SIGTERM, how long /readyz answers 503 before anything else stops, so that load balancers notice")
 	fs.Duration("drain-limit", 20*time.Second, "after SIGTERM, how long work in flight may take before the process gives up on it")
+	if role != "" {
+		traceFlags(fs)
+	}
 	switch role {
 	case RoleGateway:
 		gatewayFlags(fs)
@@ -99,6 +101,7 @@ func Flags(fs *pflag.FlagSet, role Role) {
 		fs.Duration("reap-after", 5*time.Second, "publish a reservation again when it has been pending in Redis for this long")
 		fs.Duration("reap-every", time.Second, "how often to look for such reservations")
 		fs.Duration("heal-every", time.Second, "how often to look for products missing in Redis, and for a restarted Redis")
+		fs.Duration("audit-every", time.Minute, "how often to check the ledger's equation, and how long Redis may differ from the ledger before the product is stopped")
 	case RoleSettleWorker:
 		workerFlags(fs)
 		fs.Duration("expire-every", 500*time.Millisecond, "how often to cancel orders past their payment deadline")
@@ -107,6 +110,11 @@ func Flags(fs *pflag.FlagSet, role Role) {
 		fs.Duration("sweep-after", time.Minute, "how old such a row must be before its event is published again")
 		fs.Duration("books-every", 10*time.Second, "how often to measure the books of what is on sale, for the metrics seckill_books_*")
 	}
+}
+
+func traceFlags(fs *pflag.FlagSet) {
+	fs.String("otlp-endpoint", "", "base `URL` of a collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; empty = none are sent")
+	fs.Float64("trace-share", 0, "share of the traces that begin here that is sent, 0 to 1; those that the caller has sampled are sent in any case")
 }
 
 func workerFlags(fs *pflag.FlagSet) {
@@ -243,7 +251,7 @@ func (c Config) validate() error {
 	check(c.TraceShare >= 0 && c.TraceShare <= 1, "trace-share", "%v: want 0 to 1", c.TraceShare)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
-		"heal-every": c.HealEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,
+		"heal-every": c.HealEvery, "books-every": c.BooksEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter,
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)
 	}

@@ -55,11 +55,11 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// binaries builds the three commands once per test run, and returns where they
+// binaries builds the three commands and the example of a checkout once per test run, and returns where they
 // are.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir := workDir
-	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/gateway", "../../cmd/stock-worker", "../../cmd/settle-worker").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/gateway", "../../cmd/stock-worker", "../../cmd/settle-worker", "../../examples/checkout").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}

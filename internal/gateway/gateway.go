@@ -40,7 +40,7 @@ import (
 // Cache is the hot count. *stock.Cache is one.
 type Cache interface {
 	catalogue.Cache
-	Counts(ctx context.Context, productID string) (stock.Counts, error)
+	stockops.Cache
 	Reserve(ctx context.Context, r stock.Reservation) (got stock.Reservation, replayed bool, err error)
 	Find(ctx context.Context, productID, userID, id string) (stock.Reservation, error)
 	OfUser(ctx context.Context, productID, userID string) ([]stock.Reservation, error)
@@ -77,6 +77,7 @@ type Config struct {
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
 	Search    orders.SearchFunc // reads topics, for timelines; nil = they have none of them
+	Heal      stockops.HealFunc
 
 	Keys     []web.Key    // of the configuration, beside those of the store
 	KeyStore *keys.Store  // who may call
@@ -175,7 +176,8 @@ func (g *Gateway) Routes() []web.Route {
 // stockops serves the units of the products.
 func (g *Gateway) stockops() *stockops.StockOps {
 	return stockops.New(stockops.Config{
-		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Load: g.cfg.Load, Heal: g.cfg.Heal,
+		Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
 	})
 }
 
@@ -220,6 +222,7 @@ func (c *Config) complete() error {
 		{"Snapshot", c.Snapshot != nil},
 		{"Catalog", c.Catalog != nil},
 		{"Load", c.Load != nil},
+		{"Heal", c.Heal != nil},
 		{"Now", c.Now != nil},
 		{"KeyStore", c.KeyStore != nil},
 		{"Trail", c.Trail != nil},

@@ -94,6 +94,11 @@ func TestRestock(t *testing.T) {
 	if s := r.stockOf(t, path); s.Total != 12 || s.Available != 12 || *s.Drift != 0 {
 		t.Errorf("after all: %+v", s)
 	}
+	r.reserve(t, path, "u2", "key-of-u2", 7).must(t, http.StatusAccepted)
+	r.call(t, operatorKey, "POST", path+"/restock", `{"op_id":"back-3","delta":-2}`).is(t, 409, "not_enough_available", "all but one are given out, though the ledger has them yet")
+	if got := into[api.Stock](t, r.call(t, operatorKey, "POST", path+"/restock", `{"op_id":"back-1","delta":-3}`).must(t, 200)); !got.Replayed {
+		t.Errorf("units that were taken away before: %+v", got)
+	}
 	if got := into[api.Stock](t, r.call(t, operatorKey, "POST", path+"/restock", `{"op_id":"truck-1","delta":5}`).must(t, 200)); !got.Replayed {
 		t.Errorf("the repetition is not named: %+v", got)
 	}

@@ -97,13 +97,13 @@ func newConsumerMetrics(reg prometheus.Registerer, group, topic string, busy fun
 			Name: name + "consumer_last_commit_timestamp_seconds", Help: "When this member last committed an offset; 0 before the first.", ConstLabels: labels,
 		})),
 		retries:     counters("retries_total", "Attempts that failed and were repeated, by stage.", "stage"),
-		deadLetters: counters("dead_letters_total", "Records put among the dead letters, by class: undecodable or permanent.", "class"),
+		deadLetters: counters("dead_letters_total", "Records put among the dead letters, by class: undecodable, permanent, or what the handler says (unknown_product, not_cancelled, invalid).", "class"),
 	}
 	// increase() does not see the step from nothing to the first one.
 	for _, result := range []string{"ok", "dead"} {
 		m.messages.WithLabelValues(result)
 	}
-	for _, class := range []string{"undecodable", "permanent"} {
+	for _, class := range []string{"undecodable", "permanent", "unknown_product", "not_cancelled", "invalid"} {
 		m.deadLetters.WithLabelValues(class)
 	}
 	return m

@@ -48,6 +48,9 @@ const (
 
 	sqlFind = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE reservation_id IN (?)"
 
+	// One statement reads one snapshot, so the two numbers belong together.
+	sqlMoving = "SELECT s.available, COALESCE(SUM(r.quantity), 0) FROM stock s LEFT JOIN reservations r ON r.product_id = s.product_id AND r.updated_at >= TIMESTAMPADD(MICROSECOND, ?, NOW(3)) WHERE s.product_id = ? GROUP BY s.product_id, s.available"
+
 	// One statement reads one snapshot, so the two counts belong together.
 	sqlStock = "SELECT s.total, s.available, s.per_user, s.state, COALESCE(SUM(r.quantity), 0) FROM stock s LEFT JOIN reservations r ON r.product_id = s.product_id AND r.state = 'deducted' WHERE s.product_id = ? GROUP BY s.product_id, s.total, s.available, s.per_user, s.state"
 )

@@ -183,8 +183,7 @@ func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 				"trace_id", traceID(r), "error", p.Cause.Error())
 		})
 	}
-	switch p.Code {
-	case problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired:
+	if slices.Contains([]problem.Code{problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired}, p.Code) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="seckill"`)
 	}
 	m.problems.Write(w, r, p, traceID(r))
