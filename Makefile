@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast fuzz test-rules lint lint-api vet build generate up down bench-smoke
+.PHONY: help demo dev test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.

@@ -174,4 +174,3 @@ func showReport(w io.Writer, job redrive.Job, r redrive.Report) error {
 	_, err := fmt.Fprintln(w, strings.Join(lines, "\n"))
 	return err
 }
-

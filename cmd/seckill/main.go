@@ -26,5 +26,6 @@ func main() {
 		root.AddCommand(app.Command(role))
 	}
 	root.AddCommand(cli.Commands(os.Getenv, time.Now)...)
+	root.AddCommand(benchChildren()...)
 	os.Exit(app.Main(root))
 }

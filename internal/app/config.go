@@ -251,7 +251,7 @@ func (c Config) validate() error {
 	check(c.TraceShare >= 0 && c.TraceShare <= 1, "trace-share", "%v: want 0 to 1", c.TraceShare)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
-		"heal-every": c.HealEvery, "books-every": c.BooksEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter,
+		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)
 	}

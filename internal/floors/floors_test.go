@@ -26,8 +26,8 @@ func floors() [][]string {
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
-		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog"},
-		{"internal/ops/lag", "internal/ops/topics"},
+		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
+		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
@@ -45,8 +45,8 @@ type fence struct {
 func fences() []fence {
 	standIns := []string{"internal/embedded"}
 	return []fence{
-		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers"}, "delivery is decided in one place"},
-		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench", "internal/testservers"}, "one home for key names"},
+		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers", "internal/bench/site"}, "delivery is decided in one place"},
+		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench/site", "internal/bench/reference", "internal/testservers"}, "one home for key names"},
 		{"github.com/go-sql-driver/mysql", []string{"internal/mysql"}, "sessions are READ COMMITTED only when opened there"},
 		{"github.com/cenkalti/backoff", []string{"pkg/events"}, "there is one retry, the consumer's"},
 		{"github.com/alicebob/miniredis", standIns, "a stand-in"},
@@ -59,7 +59,7 @@ func fences() []fence {
 		{module + "internal/contract", nil, "it is for tests"},
 		{"github.com/getkin/kin-openapi", []string{"internal/contract"}, "the contract is read in tests; nothing is checked against it on a request"},
 		{module + "internal/crowd", []string{"cmd/seckill"}, "simulated buyers"},
-		{module + "internal/bench", []string{"cmd/seckill"}, "measures, serves nobody"},
+		{module + "internal/bench", []string{"cmd/seckill", "internal/bench", "internal/bench/site"}, "measures, serves nobody"},
 		{module + "internal/gateway/", []string{"internal/gateway", "internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/stockops", "internal/gateway/orders", "internal/gateway/access", "internal/gateway/web", "internal/app"}, "the rooms of one house"},
 	}
 }
