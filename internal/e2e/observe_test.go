@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,6 +50,7 @@ func TestObservability(t *testing.T) {
 		}
 	})
 	t.Run("a stalled consumer", func(t *testing.T) { c.stallFires(t, p) })
+	t.Run("logs", func(t *testing.T) { c.logsAreAsDocumented(t, s.buyers.Requests.Load()) })
 }
 
 // prometheus is a running one that scrapes a cluster.
@@ -83,7 +85,8 @@ func startPrometheus(t *testing.T, c *cluster) *prometheus {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("prometheus", "--config.file="+p.dir+"/prometheus.yml", "--storage.tsdb.path="+p.dir+"/data", "--web.listen-address="+addr, "--log.level=warn")
-	cmd.Stdout, cmd.Stderr = c.logs, c.logs
+	log := newLogFile(t)
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -409,4 +412,33 @@ func buildTool(t *testing.T) string {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
 	return tool
+}
+
+var fieldRow = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|")
+
+// logsAreAsDocumented reads what the processes have logged so far.
+func (c *cluster) logsAreAsDocumented(t *testing.T, requests int64) {
+	reference, err := os.ReadFile("../../docs/reference/logs.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"time": true, "level": true, "msg": true}
+	for _, m := range fieldRow.FindAllStringSubmatch(string(reference), -1) {
+		known[m[1]] = true
+	}
+	lines := c.logs.lines(t)
+	for _, l := range lines {
+		for field := range l {
+			if !known[field] {
+				t.Errorf("the field %s of %v is not in docs/reference/logs.md", field, l)
+			}
+		}
+		if !strings.Contains(string(reference), fmt.Sprintf(" | %s | ", l["msg"])) {
+			t.Errorf("the message %q is not in docs/reference/logs.md", l["msg"])
+		}
+	}
+	if requests < 5_000 || int64(len(lines)) > requests/20 {
+		t.Errorf("%d lines for %d requests: what is served is not logged", len(lines), requests)
+	}
+	t.Logf("%d lines for %d requests", len(lines), requests)
 }

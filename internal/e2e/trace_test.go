@@ -84,7 +84,7 @@ func TestOneTraceSpansAllProcesses(t *testing.T) {
 	defer srv.Close()
 	c := startCluster(t, app.Config{
 		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	}, "SECKILL_OTLP_ENDPOINT="+srv.URL)
+	}, "SECKILL_OTLP_ENDPOINT="+srv.URL, "SECKILL_LOG_LEVEL=debug")
 	activity, products := c.openSale(t, 1, 10, 600)
 
 	const trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -144,4 +144,40 @@ func TestOneTraceSpansAllProcesses(t *testing.T) {
 	parent = caller
 	chain("gateway", "CancelReservation")
 	chain("stock-worker", topic("rollbacks")) // through the outbox
+
+	eventually(t, time.Minute, func() error { return c.everyChangeIsLoggedOnce(t, reserved.ReservationID, trace) })
+}
+
+// everyChangeIsLoggedOnce looks for one line at debug for each change of state
+// of the reservation, by the process that made it.
+func (c *cluster) everyChangeIsLoggedOnce(t *testing.T, reservation, trace string) error {
+	t.Helper()
+	got := map[string]int{}
+	for _, l := range c.logs.lines(t) {
+		if l["reservation_id"] == reservation {
+			got[fmt.Sprintf("%s: %s: %s %s", l["service"], l["level"], l["msg"], l["type"])]++
+			if l["trace_id"] != trace {
+				t.Errorf("another trace in %v", l)
+			}
+		}
+	}
+	for _, want := range []string{
+		"gateway: DEBUG: event published seckill.reservation.created.v1",
+		"stock-worker: DEBUG: event handled seckill.reservation.created.v1",
+		"stock-worker: DEBUG: event published seckill.stock.deducted.v1",
+		"settle-worker: DEBUG: event handled seckill.stock.deducted.v1",
+		"settle-worker: DEBUG: event published seckill.order.created.v1",
+		"settle-worker: DEBUG: event published seckill.order.cancelled.v1",
+		"settle-worker: DEBUG: event published seckill.stock.rollback.v1",
+		"stock-worker: DEBUG: event handled seckill.stock.rollback.v1",
+	} {
+		if got[want] != 1 {
+			return fmt.Errorf("%d lines %q among %v", got[want], want, got)
+		}
+		delete(got, want)
+	}
+	if len(got) > 0 {
+		return fmt.Errorf("more lines: %v", got)
+	}
+	return nil
 }
