@@ -90,7 +90,8 @@ func TestOneTraceSpansAllProcesses(t *testing.T) {
 	const trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 	call := func(path string, body any) (answer struct {
 		ReservationID string `json:"reservation_id"`
-	}) {
+	},
+	) {
 		t.Helper()
 		text, err := json.Marshal(body)
 		if err != nil {

@@ -66,19 +66,9 @@ func ours(pkg string) bool {
 	return true
 }
 
-// logLines finds the log lines of the house and the fields of everything that
-// makes fields.
+// logLines finds the log lines of the house. The linter sees to it that fields
+// are given as pairs, by constant names.
 func logLines(h house) []logged {
-	attrs := map[string][]string{} // function → the fields that it makes
-	for _, f := range h.files {
-		for _, decl := range f.syntax.Decls {
-			if d, ok := decl.(*ast.FuncDecl); ok && ours(f.pkg) {
-				if keys := attrKeys(d); len(keys) > 0 {
-					attrs[d.Name.Name] = keys
-				}
-			}
-		}
-	}
 	var out []logged
 	for _, f := range h.files {
 		if !ours(f.pkg) {
@@ -86,7 +76,7 @@ func logLines(h house) []logged {
 		}
 		ast.Inspect(f.syntax, func(n ast.Node) bool {
 			if call, ok := n.(*ast.CallExpr); ok {
-				if line, ok := logLine(call, attrs); ok {
+				if line, ok := logLine(call); ok {
 					line.file = f.name
 					out = append(out, line)
 				}
@@ -100,26 +90,7 @@ func logLines(h house) []logged {
 	return out
 }
 
-// attrKeys are the first arguments of slog.String and its like in a function.
-func attrKeys(d *ast.FuncDecl) (keys []string) {
-	ast.Inspect(d, func(n ast.Node) bool {
-		call, ok := n.(*ast.CallExpr)
-		if !ok || len(call.Args) < 2 {
-			return true
-		}
-		sel, ok := call.Fun.(*ast.SelectorExpr)
-		if !ok || dotted(sel.X) != "slog" {
-			return true
-		}
-		if key, ok := literal(call.Args[0]); ok && key != "" {
-			keys = append(keys, key)
-		}
-		return true
-	})
-	return keys
-}
-
-func logLine(call *ast.CallExpr, attrs map[string][]string) (logged, bool) {
+func logLine(call *ast.CallExpr) (logged, bool) {
 	sel, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || !strings.HasSuffix(strings.ToLower(dotted(sel.X)), "log") {
 		return logged{}, false
@@ -140,17 +111,10 @@ func logLine(call *ast.CallExpr, attrs map[string][]string) (logged, bool) {
 		return logged{}, false
 	}
 	line := logged{level: strings.ToLower(level), message: message}
-	for rest := args[1:]; len(rest) > 0; {
-		if key, ok := literal(rest[0]); ok {
+	for i := 1; i < len(args); i += 2 {
+		if key, ok := literal(args[i]); ok {
 			line.fields = append(line.fields, key)
-			rest = rest[min(2, len(rest)):]
-			continue
 		}
-		if made, ok := rest[0].(*ast.CallExpr); ok {
-			name := dotted(made.Fun)
-			line.fields = append(line.fields, attrs[name[strings.LastIndex(name, ".")+1:]]...)
-		}
-		rest = rest[1:]
 	}
 	return line, true
 }
@@ -258,15 +222,14 @@ func TestLogsReference(t *testing.T) {
 
 func TestLogLinesAreFound(t *testing.T) {
 	lines := logLines(read(t, fstest.MapFS{"pkg/events/a.go": {Data: []byte(`package p
-func who() any { return slog.Group("", slog.String("trace_id", "x"), slog.Int("offset", 1)) }
 func f() {
-	c.cfg.Log.WarnContext(ctx, "one", "error", err, who())
+	c.cfg.Log.WarnContext(ctx, "one", "error", err, "trace_id", id)
 	p.outages.log.Error("two", "partition", p.id)
 	mylist.Info("three")
 }`)}}))
 	want := []logged{
 		{"error", "two", "pkg/events/a.go", []string{"partition"}},
-		{"warn", "one", "pkg/events/a.go", []string{"error", "trace_id", "offset"}},
+		{"warn", "one", "pkg/events/a.go", []string{"error", "trace_id"}},
 	}
 	if fmt.Sprint(lines) != fmt.Sprint(want) {
 		t.Errorf("found %v, want %v", lines, want)

@@ -296,7 +296,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	switch {
 	case err == nil:
 		p.metrics.messages.WithLabelValues("ok").Add(float64(len(b.events)))
-		p.handled(b)
+		p.handled(work, b)
 		return nil
 	case !isPermanent(err):
 		b.end("not handled here: " + err.Error())
@@ -316,12 +316,13 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 }
 
 // handled counts, logs and ends the steps of what the handler is done with.
-func (p *partition) handled(b batch) {
-	debug := p.outages.log.Enabled(context.Background(), slog.LevelDebug)
+func (p *partition) handled(ctx context.Context, b batch) {
+	debug := p.outages.log.Enabled(ctx, slog.LevelDebug)
 	for _, e := range b.events {
 		p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())
 		if debug {
-			p.outages.log.Debug("event handled", e.who())
+			p.outages.log.DebugContext(ctx, "event handled", "event_id", e.ID(), "type", string(e.Type),
+				"reservation_id", e.ReservationID, "product", e.ProductID, "trace_id", e.TraceID())
 		}
 	}
 	b.end("")

@@ -138,7 +138,8 @@ func (p *Publisher) Publish(ctx context.Context, evs ...Event) error {
 	err := p.publish(ctx, records)
 	if err == nil && p.cfg.Log.Enabled(ctx, slog.LevelDebug) {
 		for _, e := range evs {
-			p.cfg.Log.DebugContext(ctx, "event published", "topic", p.cfg.TopicName(e.Topic()), e.who())
+			p.cfg.Log.DebugContext(ctx, "event published", "topic", p.cfg.TopicName(e.Topic()), "event_id", e.ID(), "type", string(e.Type),
+				"reservation_id", e.ReservationID, "product", e.ProductID, "trace_id", e.TraceID())
 		}
 	}
 	return err

@@ -1,10 +1,6 @@
 package events
 
-import (
-	"log/slog"
-
-	"github.com/segmentio/kafka-go"
-)
+import "github.com/segmentio/kafka-go"
 
 // Tracer makes the steps of a trace visible. Step begins one under the W3C trace
 // context parent and returns its own context, which goes on in what follows from
@@ -32,14 +28,8 @@ func (e Event) TraceID() string {
 	return e.TraceParent[3:35]
 }
 
-// who are the fields of a log line about an event.
-func (e Event) who() slog.Attr {
-	return slog.Group("", slog.String("event_id", e.ID()), slog.String("type", string(e.Type)),
-		slog.String("reservation_id", e.ReservationID), slog.String("product", e.ProductID), slog.String("trace_id", e.TraceID()))
-}
-
-// whose are the same fields of a record that may be no event.
-func whose(m kafka.Message) slog.Attr {
+// whose tells the reservation and the trace of a record that may be no event.
+func whose(m kafka.Message) (reservation, trace string) {
 	var e Event
 	for _, h := range m.Headers {
 		switch h.Key {
@@ -52,5 +42,5 @@ func whose(m kafka.Message) slog.Attr {
 	if !reservationID(e.ReservationID) {
 		e.ReservationID = ""
 	}
-	return slog.Group("", slog.String("reservation_id", e.ReservationID), slog.String("trace_id", e.TraceID()))
+	return e.ReservationID, e.TraceID()
 }
