@@ -20,9 +20,10 @@ dev: ## run the whole stack on embedded stand-ins and keep it up
 	go run ./cmd/seckill dev
 
 test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
+	deploy/local/install monitoring
 	eval "$$($(SERVERS) env)"; status=0; \
 		$(GOTEST) -race $(UNITS) || status=1; \
-		$(GOTEST) ./internal/e2e/... || status=1; \
+		$(GOTEST) -timeout 25m ./internal/e2e/... || status=1; \
 		exit $$status
 
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped

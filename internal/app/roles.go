@@ -9,6 +9,7 @@ import (
 
 	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/gateway"
+	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
 	"github.com/leadingpeers/seckill/internal/ops/lag"
 	"github.com/leadingpeers/seckill/internal/settleworker"
@@ -51,7 +52,7 @@ func (p *process) gateway(ctx context.Context) error {
 		},
 		Keys: fixed, KeyStore: keys.NewStore(s.DB), Trail: audit.NewTrail(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
-		Now: time.Now, Log: p.log, Registerer: p.reg,
+		Now: time.Now, Log: p.log, Registerer: p.reg, Tracer: p.httpTracer(),
 	})
 	if err != nil {
 		return err
@@ -154,7 +155,22 @@ func (p *process) consume(group string, topic events.Topic, handle events.Handle
 	consumer := events.NewConsumer(events.ConsumerConfig{
 		ClientConfig: p.stores.Kafka, Group: group, Topic: topic, Now: time.Now,
 		SessionTimeout: p.cfg.SessionTimeout, DrainTimeout: p.cfg.SessionTimeout * 7 / 10,
-		Log: p.log, Registerer: p.reg,
+		Log: p.log, Registerer: p.reg, Tracer: p.eventTracer(),
 	}, handle, p.stores.Publisher)
 	p.services = append(p.services, consumer.Run)
+}
+
+// httpTracer and eventTracer are the tracer, or a nil that is one to its user.
+func (p *process) httpTracer() web.Tracer {
+	if p.tracer == nil {
+		return nil
+	}
+	return p.tracer
+}
+
+func (p *process) eventTracer() events.Tracer {
+	if p.tracer == nil {
+		return nil
+	}
+	return p.tracer
 }

@@ -18,7 +18,7 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
+		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "internal/trace", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
@@ -58,6 +58,7 @@ func fences() []fence {
 		{"github.com/twmb/franz-go", []string{"internal/embedded", "internal/testservers"}, "a stand-in, and what kafka-go cannot ask"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
+		{"go.opentelemetry.io", []string{"internal/trace"}, "a trace is a string everywhere else"},
 		{"github.com/Shopify/toxiproxy", []string{"internal/torture/stage"}, "it breaks connections"},
 		{module + "internal/torture", []string{"internal/torture", "internal/torture/plan", "internal/torture/judge", "cmd/torture"}, "it hurts, and serves nobody"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},

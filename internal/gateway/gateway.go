@@ -96,6 +96,7 @@ type Config struct {
 	Now        func() time.Time // required; for metrics and connection deadlines, never for a decision
 	Log        *slog.Logger     // panics, and one fault a second; default: discarded
 	Registerer prometheus.Registerer
+	Tracer     web.Tracer // nil = none
 }
 
 // Gateway serves the API. It is an http.Handler; make one with New.
@@ -147,7 +148,7 @@ func New(cfg Config) (*Gateway, error) {
 	})
 	var err error
 	g.mux, err = web.New(web.Config{
-		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
+		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	}, g.Routes())
 	return g, err
 }

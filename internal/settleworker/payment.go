@@ -145,7 +145,7 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (eve
 		}
 		return none, unpaid(ctx, ledger, e, err)
 	case e.Type == events.PaymentFailed:
-		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announce)
+		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announceIn(e.TraceParent))
 		if err == nil || errors.Is(err, order.ErrPaid) {
 			return none, nil
 		}
