@@ -120,7 +120,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve puts around a route what all routes have in common.
 func (m *Mux) serve(rt Route) http.Handler {
-	seconds := m.metrics.seconds.WithLabelValues(rt.Name)
+	seconds, answers := m.metrics.seconds.WithLabelValues(rt.Name), m.metrics.answers(rt.Name)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := m.cfg.Now()
 		rec := &recorder{ResponseWriter: w}
@@ -131,7 +131,7 @@ func (m *Mux) serve(rt Route) http.Handler {
 				m.panicked(rec, r, v)
 			}
 			seconds.Observe(m.cfg.Now().Sub(start).Seconds())
-			m.metrics.answered(rt.Name, rec.status)
+			answers.count(rec.status)
 		}()
 		if err := m.admit(rec, r, rt); err != nil {
 			m.fail(rec, r, err)
