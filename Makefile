@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint vet build generate up down bench-smoke
+.PHONY: help demo dev test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
@@ -27,12 +27,18 @@ test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race d
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
 	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
 
+test-rules: ## check alerts, their cases and the routes with promtool and amtool; installs them where they are missing
+	deploy/prometheus/test
+
 lint: ## check Go with golangci-lint and the scripts with bash and, where it is installed, shellcheck
 	$(TOOL) golangci-lint run --allow-serial-runners ./...
 	@for script in $$(git grep -lI '^#!/usr/bin/env bash'); do \
 		bash -n $$script || exit 1; \
 		if command -v shellcheck >/dev/null; then shellcheck $$script || exit 1; fi; \
 	done
+
+lint-api: ## check the contracts, api/openapi.yaml and api/asyncapi.yaml, with their standards' own tools from npm
+	api/lint
 
 vet: ## run go vet
 	go vet ./...

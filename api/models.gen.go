@@ -665,8 +665,8 @@ type TimelineEvent struct {
 	// At UTC, with milliseconds
 	At        Time   `json:"at"`
 	Detail    string `json:"detail,omitempty,omitzero"`
-	Offset    int64  `json:"offset,omitempty,omitzero"`
-	Partition int    `json:"partition,omitempty,omitzero"`
+	Offset    *int64 `json:"offset,omitempty"`
+	Partition *int   `json:"partition,omitempty"`
 	Source    string `json:"source"`
 	Topic     string `json:"topic,omitempty,omitzero"`
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,11 +21,11 @@ func main() {
 		SilenceErrors: true,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), benchCommand(), versionCommand())
+	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), lagCommand(), benchCommand(), versionCommand(), dlqCommand())
 	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
 		root.AddCommand(app.Command(role))
 	}
-	root.AddCommand(cli.Commands(os.Getenv)...)
+	root.AddCommand(cli.Commands(os.Getenv, time.Now)...)
 	root.AddCommand(benchChildren()...)
 	os.Exit(app.Main(root))
 }

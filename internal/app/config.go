@@ -61,10 +61,12 @@ type Config struct {
 	ReapAfter   time.Duration `koanf:"reap-after"`
 	ReapEvery   time.Duration `koanf:"reap-every"`
 	HealEvery   time.Duration `koanf:"heal-every"`
+	AuditEvery  time.Duration `koanf:"audit-every"`
 	ExpireEvery time.Duration `koanf:"expire-every"`
 	RelayEvery  time.Duration `koanf:"relay-every"`
 	SweepEvery  time.Duration `koanf:"sweep-every"`
 	SweepAfter  time.Duration `koanf:"sweep-after"`
+	BooksEvery  time.Duration `koanf:"books-every"`
 }
 
 // Flags adds the flags of a role to fs. Each role shows only what it uses; a
@@ -93,12 +95,14 @@ func Flags(fs *pflag.FlagSet, role Role) {
 		fs.Duration("reap-after", 5*time.Second, "publish a reservation again when it has been pending in Redis for this long")
 		fs.Duration("reap-every", time.Second, "how often to look for such reservations")
 		fs.Duration("heal-every", time.Second, "how often to look for products missing in Redis, and for a restarted Redis")
+		fs.Duration("audit-every", time.Minute, "how often to check the ledger's equation, and how long Redis may differ from the ledger before the product is stopped")
 	case RoleSettleWorker:
 		workerFlags(fs)
 		fs.Duration("expire-every", 500*time.Millisecond, "how often to cancel orders past their payment deadline")
 		fs.Duration("relay-every", 100*time.Millisecond, "how often to look for new events in the outbox")
 		fs.Duration("sweep-every", time.Minute, "how often to look for deductions without an order and cancelled orders still deducted")
 		fs.Duration("sweep-after", time.Minute, "how old such a row must be before its event is published again")
+		fs.Duration("books-every", 10*time.Second, "how often to measure the books of what is on sale, for the metrics seckill_books_*")
 	}
 }
 
@@ -239,7 +243,7 @@ func (c Config) validate() error {
 	check(c.MemoryLimitMB >= 0, "memory-limit-mb", "%d: want 1 or more, or 0 for none", c.MemoryLimitMB)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
-		"heal-every": c.HealEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter,
+		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)
 	}

@@ -12,8 +12,10 @@ import (
 	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/gateway"
 	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/internal/ops/lag"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/internal/stockworker"
+	"github.com/leadingpeers/seckill/internal/watch"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -42,6 +44,13 @@ func (p *process) gateway(ctx context.Context) error {
 		Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders, Publisher: s.Publisher, Snapshot: snapshot, Catalog: s.Catalog,
 		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
 			return stock.Load(ctx, s.Cache, s.Ledger, terms)
+		},
+		Search: func(ctx context.Context, q events.Query) ([]events.Record, bool, error) {
+			return events.Search(ctx, s.Kafka, q)
+		},
+		Heal: func(ctx context.Context, productID string) error {
+			_, err := stock.Heal(ctx, s.Cache, s.Ledger, productID, 0)
+			return err
 		},
 		Keys: fixed, KeyStore: keys.NewStore(s.DB), Trail: audit.NewTrail(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
@@ -103,10 +112,14 @@ func (p *process) stockWorker() error {
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
 		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	healer := stockworker.NewHealer(s.Catalog, stockworker.NewShelf(s.Cache, s.Ledger), stockworker.HealerConfig{
+	shelf := stockworker.NewShelf(s.Cache, s.Ledger)
+	healer := stockworker.NewHealer(s.Catalog, shelf, stockworker.HealerConfig{
 		Every: p.cfg.HealEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, reaper.Run, healer.Run)
+	auditor := stockworker.NewAuditor(s.Catalog, s.Ledger, shelf, stockworker.AuditorConfig{
+		Every: p.cfg.AuditEvery, DriftEvery: p.cfg.AuditEvery / 12, DriftFor: p.cfg.AuditEvery, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, reaper.Run, healer.Run, auditor.Run, p.lagPoller())
 	return nil
 }
 
@@ -123,8 +136,17 @@ func (p *process) settleWorker() error {
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
 		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run)
+	books := watch.New(watch.Stores{Catalogue: s.Catalog, Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders}, watch.Config{
+		Every: p.cfg.BooksEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, books.Run, p.lagPoller())
 	return nil
+}
+
+// lagPoller is in both kinds of worker, so that the lag of the one is seen when
+// all of its copies are dead.
+func (p *process) lagPoller() service {
+	return lag.NewPoller(p.stores.Kafka, lag.PollerConfig{Now: time.Now, Registerer: p.reg, Log: p.log}).Run
 }
 
 // consume adds a consumer group's member.

@@ -52,7 +52,7 @@ func Open(ctx context.Context, cfg Config, id string, reg prometheus.Registerer)
 	return &Stores{
 		DB:        db,
 		Kafka:     kafka,
-		Cache:     stock.NewCache(client, stock.CacheConfig{Prefix: cfg.Prefix, Registerer: reg}),
+		Cache:     stock.NewCache(client, stock.CacheConfig{Prefix: cfg.Prefix, Registerer: reg, Now: time.Now}),
 		Ledger:    stock.NewLedger(db),
 		Catalog:   catalog.NewStore(db),
 		Orders:    order.NewStore(db),

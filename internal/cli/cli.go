@@ -26,9 +26,9 @@ const (
 )
 
 // Commands returns the commands. getenv reads the environment for what the
-// flags leave open: SECKILL_SERVER and SECKILL_KEY.
-func Commands(getenv func(string) string) []*cobra.Command {
-	c := &conn{getenv: getenv}
+// flags leave open: SECKILL_SERVER and SECKILL_KEY. now is for times such as +10m.
+func Commands(getenv func(string) string, now func() time.Time) []*cobra.Command {
+	c := &conn{getenv: getenv, now: now}
 	return []*cobra.Command{
 		c.activity(), c.product(), c.stock(), c.channel(), c.cache(), c.reservation(), c.order(), c.token(), c.key(), c.audit(),
 	}
@@ -37,6 +37,7 @@ func Commands(getenv func(string) string) []*cobra.Command {
 // conn is how to reach the gateway, and how to show what it says.
 type conn struct {
 	getenv  func(string) string
+	now     func() time.Time
 	server  string
 	secret  string
 	output  string

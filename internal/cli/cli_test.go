@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,7 @@ func run(t *testing.T, server, input string, args ...string) (out string, status
 	root := &cobra.Command{Use: "seckill", SilenceErrors: true, SilenceUsage: true}
 	root.AddCommand(cli.Commands(func(name string) string {
 		return map[string]string{"SECKILL_SERVER": server, "SECKILL_KEY": "sk_ops_secret"}[name]
-	})...)
+	}, time.Now)...)
 	var buf bytes.Buffer
 	root.SetArgs(args)
 	root.SetOut(&buf)

@@ -13,7 +13,7 @@ import (
 
 func (c *conn) order() *cobra.Command {
 	return c.group("order", "What was bought",
-		c.orderList(), on1(c, "get ORDER", "Show an order", "get order", view{}, gateway.GetOrderWithResponse), c.orderExport(), c.orderPay())
+		c.orderList(), on1(c, words{"get ORDER", "Show an order", "get order"}, view{}, gateway.GetOrderWithResponse), c.orderExport(), c.orderPay())
 }
 
 // filter are the flags that choose orders.
@@ -89,6 +89,6 @@ func (c *conn) orderPay() *cobra.Command {
 	cmd.Flags().StringVar(&body.PaymentRef, "ref", "", "the payment provider's `name` of it")
 	cmd.Flags().Int64Var(&body.AmountCents, "amount-cents", 0, "the amount of the order")
 	cmd.Flags().StringVar(&body.Currency, "currency", "", "ISO 4217, such as CNY")
-	cmd.Flags().BoolVar(&failed, "failed", false, "it did not succeed; the buyer may try again until the deadline")
+	cmd.Flags().BoolVar(&failed, "failed", false, "it did not succeed and will not: the order is cancelled and its units go back")
 	return required(cmd, "ref", "amount-cents", "currency")
 }

@@ -17,8 +17,8 @@ func (c *conn) reservation() *cobra.Command {
 	timeline := view{"events", []string{"at", "source", "type", "topic", "partition", "offset", "detail"}}
 	return c.group("reservation", "Units taken for one buyer",
 		c.reservationCreate(), c.reservationGet(), c.reservationWatch(), c.reservationList(), c.reservationCancel(), c.reservationDeduct(),
-		on1(c, "find RESERVATION", "Find a reservation by its ID alone", "find reservation", view{}, gateway.FindReservationWithResponse),
-		on1(c, "timeline RESERVATION", "Show all that happened to a reservation", "read the timeline of reservation", timeline, gateway.GetTimelineWithResponse))
+		on1(c, words{"find RESERVATION", "Find a reservation by its ID alone", "find reservation"}, view{}, gateway.FindReservationWithResponse),
+		on1(c, words{"timeline RESERVATION", "Show all that happened to a reservation", "read the timeline of reservation"}, timeline, gateway.GetTimelineWithResponse))
 }
 
 const userHelp = "whose it is; not needed with a purchase token"

@@ -2,9 +2,11 @@ package contract_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"testing"
 
 	"github.com/getkin/kin-openapi/openapi3"
@@ -64,17 +66,33 @@ func TestAHandlerThatLeavesTheContractFails(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			found := &failures{TB: t}
+			var seen contract.Coverage
+			if !slices.Contains(missing(t, &seen), "GetActivity 200") {
+				t.Fatal("what nobody has seen is not missing")
+			}
 			h := contract.Handler(found, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", tt.kind)
 				w.WriteHeader(tt.status)
 				_, _ = io.WriteString(w, tt.body)
-			}))
+			}), &seen)
 			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(tt.method, "http://localhost"+tt.path, http.NoBody))
+			if noted := !slices.Contains(missing(t, &seen), fmt.Sprintf("GetActivity %d", tt.status)); tt.status == 200 && tt.path == "/v1/activities/a" && !noted {
+				t.Error("the answer is not noted as seen")
+			}
 			if (found.count > 0) != tt.wrong {
 				t.Errorf("%d failures, want some: %v, because %s", found.count, tt.wrong, tt.why)
 			}
 		})
 	}
+}
+
+func missing(t *testing.T, seen *contract.Coverage) []string {
+	t.Helper()
+	list, err := seen.Missing()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func TestEveryNameOfTheSeedIsAnOperation(t *testing.T) {

@@ -26,11 +26,12 @@ func floors() [][]string {
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
-		{"internal/gateway/stockops", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
-		{"internal/bench/site"},
-		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
+		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
+		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
+		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/app", "internal/cli"},
 		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
+		{"examples/checkout"}, // what others build on us
 	}
 }
 
@@ -44,12 +45,12 @@ type fence struct {
 func fences() []fence {
 	standIns := []string{"internal/embedded"}
 	return []fence{
-		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/app", "internal/testservers", "internal/bench/site"}, "delivery is decided in one place"},
+		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers", "internal/bench/site"}, "delivery is decided in one place"},
 		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench/site", "internal/bench/reference", "internal/testservers"}, "one home for key names"},
 		{"github.com/go-sql-driver/mysql", []string{"internal/mysql"}, "sessions are READ COMMITTED only when opened there"},
 		{"github.com/cenkalti/backoff", []string{"pkg/events"}, "there is one retry, the consumer's"},
 		{"github.com/alicebob/miniredis", standIns, "a stand-in"},
-		{"github.com/twmb/franz-go", standIns, "a stand-in"},
+		{"github.com/twmb/franz-go", []string{"internal/embedded", "internal/testservers"}, "a stand-in, and what kafka-go cannot ask"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
@@ -94,6 +95,7 @@ func checks() map[string]func(house) []string {
 		"every package has a floor":     everyPackageHasAFloor,
 		"libraries stay in fences":      librariesStayInFences,
 		"production links no stand-in":  productionLinksNoStandIn,
+		"examples use what is public":   examplesUseWhatIsPublic,
 		"exported names are documented": func(h house) []string { return eachFile(h, undocumented) },
 		"functions are short":           func(h house) []string { return eachFile(h, longFunctions) },
 		"mains are short":               func(h house) []string { return eachFile(h, longMains) },
@@ -179,6 +181,20 @@ func productionLinksNoStandIn(h house) (problems []string) {
 			}
 		}
 		walk(binary, binary)
+	}
+	return problems
+}
+
+// examplesUseWhatIsPublic finds what a reader who copies an example could not
+// import.
+func examplesUseWhatIsPublic(h house) (problems []string) {
+	for _, f := range h.files {
+		for _, full := range f.imports {
+			to, ours := strings.CutPrefix(full, module)
+			if strings.HasPrefix(f.pkg, "examples/") && (!ours && strings.Contains(full, ".") || strings.HasPrefix(to, "internal/")) {
+				problems = append(problems, f.say("imports %s; an example uses our public packages and the standard library", full))
+			}
+		}
 	}
 	return problems
 }

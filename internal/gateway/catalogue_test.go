@@ -231,7 +231,7 @@ func TestConfigNamesWhatIsMissing(t *testing.T) {
 		}
 		nobody := *c
 		nobody.Keys, nobody.KeyStore = nil, nil
-		if _, err := gateway.New(nobody); err == nil || !strings.Contains(err.Error(), "Keys") {
+		if _, err := gateway.New(nobody); err == nil || !strings.Contains(err.Error(), "KeyStore") {
 			t.Errorf("no keys: %v", err)
 		}
 	})

@@ -29,6 +29,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/gateway/access"
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
 	"github.com/leadingpeers/seckill/internal/gateway/docs"
+	"github.com/leadingpeers/seckill/internal/gateway/orders"
 	"github.com/leadingpeers/seckill/internal/gateway/stockops"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
@@ -41,20 +42,24 @@ import (
 // Cache is the hot count. *stock.Cache is one.
 type Cache interface {
 	catalogue.Cache
-	Counts(ctx context.Context, productID string) (stock.Counts, error)
+	stockops.Cache
 	Reserve(ctx context.Context, r stock.Reservation) (got stock.Reservation, replayed bool, err error)
 	Find(ctx context.Context, productID, userID, id string) (stock.Reservation, error)
+	OfUser(ctx context.Context, productID, userID string) ([]stock.Reservation, error)
 }
 
 // Ledger knows every reservation that was decided. *stock.Ledger is one.
 type Ledger interface {
 	stockops.Ledger
+	orders.Ledger
 	Find(ctx context.Context, id string) (stock.Reservation, error)
+	OfUser(ctx context.Context, productID, userID string) ([]stock.Reservation, error)
 }
 
 // Orders knows what was bought. *order.Store is one.
 type Orders interface {
-	Find(ctx context.Context, reservationID string) (order.Order, error)
+	orders.Store
+	FindAll(ctx context.Context, reservationIDs []string) (map[string]order.Order, error)
 	Cancel(ctx context.Context, reservationID, reason string, announce func(order.Order) []order.Message) (order.Order, error)
 }
 
@@ -73,10 +78,12 @@ type Config struct {
 	Snapshot  catalogue.Snapshot
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
+	Search    orders.SearchFunc // reads topics, for timelines; nil = they have none of them
+	Heal      stockops.HealFunc
 
-	Keys     []web.Key    // of the configuration: who may call
-	KeyStore *keys.Store  // those in MySQL; nil = none. One of the two must be there
-	Trail    *audit.Trail // of what is changed; nil only without KeyStore
+	Keys     []web.Key    // of the configuration, beside those of the store
+	KeyStore *keys.Store  // who may call
+	Trail    *audit.Trail // of what is changed
 	Tokens   *token.Ring  // checks purchase tokens, and issues them; nil = none
 	IDKey    []byte       // makes reservation IDs; at least 16 bytes, the same on every gateway, never changed during a sale
 
@@ -104,6 +111,7 @@ type Gateway struct {
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
 	publishSeconds prometheus.Observer // and until Kafka's acknowledgement
+	admitted       prometheus.Counter
 	drained        chan struct{}
 	drain          func() // closes drained, once
 }
@@ -127,10 +135,14 @@ func New(cfg Config) (*Gateway, error) {
 		cacheSeconds:   stages.WithLabelValues("cache"),
 		publishSeconds: stages.WithLabelValues("publish"),
 		drained:        make(chan struct{}),
+		admitted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_gateway_admitted_total",
+			Help: "Reservations asked for that came as far as Redis: by a known caller, well-formed, of a product on sale.",
+		}),
 	}
 	g.drain = sync.OnceFunc(func() { close(g.drained) })
 	waiting := g.waiting.Gauge("seckill_gateway_waiting_requests", "Long polls that wait.")
-	if err := web.Register(cfg.Registerer, stages, waiting); err != nil {
+	if err := web.Register(cfg.Registerer, stages, waiting, g.admitted); err != nil {
 		return nil, err
 	}
 	g.catalogue = catalogue.New(catalogue.Config{
@@ -152,10 +164,13 @@ func (g *Gateway) Routes() []web.Route {
 	)
 	buyers := []web.Role{web.Service, web.Buyer}
 	all := append(buyers, web.Viewers()...)
-	routes := slices.Concat(docs.Routes(), g.catalogue.Routes(), g.access().Routes(), g.stockops().Routes())
+	routes := slices.Concat(docs.Routes(), g.catalogue.Routes(), g.access().Routes(), g.stockops().Routes(), g.orders().Routes())
 	return append(routes,
 		web.Route{Name: "CreateReservation", Method: "POST", Path: reservations, Roles: buyers, Handle: g.reserve},
 		web.Route{Name: "GetReservation", Method: "GET", Path: reservation, Roles: all, Polls: true, Handle: g.getReservation},
+		web.Route{Name: "ListReservations", Method: "GET", Path: reservations, Roles: append([]web.Role{web.Service}, web.Viewers()...), Handle: g.listReservations},
+		web.Route{Name: "WatchReservation", Method: "GET", Path: reservation + "/events", Roles: all, Polls: true, Handle: g.watch},
+		web.Route{Name: "FindReservation", Method: "GET", Path: "/v1/reservations/{reservation}", Roles: web.Viewers(), Handle: g.findReservation},
 		web.Route{Name: "DeductReservation", Method: "POST", Path: reservation + "/deduct", Roles: web.Operators(), Handle: g.deduct},
 		web.Route{Name: "CancelReservation", Method: "POST", Path: reservation + "/cancel", Roles: buyers, Handle: g.cancel},
 	)
@@ -164,7 +179,16 @@ func (g *Gateway) Routes() []web.Route {
 // stockops serves the units of the products.
 func (g *Gateway) stockops() *stockops.StockOps {
 	return stockops.New(stockops.Config{
-		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Load: g.cfg.Load, Heal: g.cfg.Heal,
+		Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+	})
+}
+
+// orders serves what was bought, and the way of a reservation to there.
+func (g *Gateway) orders() *orders.Orders {
+	return orders.New(orders.Config{
+		Orders: g.cfg.Orders, Ledger: g.cfg.Ledger, Products: g.cfg.Catalog, Publisher: g.cfg.Publisher, Search: g.cfg.Search,
+		StoreTimeout: g.cfg.StoreTimeout, PublishTimeout: g.cfg.PublishTimeout, ExportTimeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
 	})
 }
 
@@ -201,8 +225,10 @@ func (c *Config) complete() error {
 		{"Snapshot", c.Snapshot != nil},
 		{"Catalog", c.Catalog != nil},
 		{"Load", c.Load != nil},
+		{"Heal", c.Heal != nil},
 		{"Now", c.Now != nil},
-		{"Keys or KeyStore", len(c.Keys) > 0 || c.KeyStore != nil},
+		{"KeyStore", c.KeyStore != nil},
+		{"Trail", c.Trail != nil},
 		{"IDKey (at least 16 bytes)", len(c.IDKey) >= 16},
 	} {
 		if !need.ok {

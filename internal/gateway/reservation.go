@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/leadingpeers/seckill/api"
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/catalog"
@@ -48,7 +49,7 @@ func (g *Gateway) getReservation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if got.State == Queued && wait > 0 {
+	if got.State == api.ReservationStateQueued && wait > 0 {
 		if !g.waiting.Take() {
 			return problem.Of(problem.TooManyWaiting)
 		}
@@ -56,26 +57,26 @@ func (g *Gateway) getReservation(w http.ResponseWriter, r *http.Request) error {
 		web.Extend(w, g.cfg.Now().Add(wait))
 		got = g.await(r.Context(), want, got, wait)
 	}
-	if got.State == Queued {
+	if got.State == api.ReservationStateQueued {
 		w.Header().Set("Retry-After", "1")
 	}
 	return web.WriteJSON(w, http.StatusOK, got)
 }
 
 // firstSight is the part of getReservation that counts as a request in flight.
-func (g *Gateway) firstSight(r *http.Request, userID string) (wantedReservation, reservationBody, error) {
+func (g *Gateway) firstSight(r *http.Request, userID string) (wantedReservation, api.Reservation, error) {
 	if !g.busy.Take() {
-		return wantedReservation{}, reservationBody{}, problem.Of(problem.Overloaded)
+		return wantedReservation{}, api.Reservation{}, problem.Of(problem.Overloaded)
 	}
 	defer g.busy.Give()
 	return g.see(r, userID)
 }
 
 // see finds the reservation that the path and the user ask for.
-func (g *Gateway) see(r *http.Request, userID string) (wantedReservation, reservationBody, error) {
+func (g *Gateway) see(r *http.Request, userID string) (wantedReservation, api.Reservation, error) {
 	want, err := g.want(r, userID)
 	if err != nil {
-		return want, reservationBody{}, err
+		return want, api.Reservation{}, err
 	}
 	got, err := g.lookup(r.Context(), want)
 	return want, got, err
@@ -110,7 +111,7 @@ func parseWait(text string) (time.Duration, error) {
 
 // lookup asks Redis, then the orders, then the ledger. While Redis says
 // pending, MySQL is left alone.
-func (g *Gateway) lookup(ctx context.Context, want wantedReservation) (reservationBody, error) {
+func (g *Gateway) lookup(ctx context.Context, want wantedReservation) (api.Reservation, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.cfg.StoreTimeout)
 	defer cancel()
 	cached, missing := g.inCache(ctx, want)
@@ -122,9 +123,9 @@ func (g *Gateway) lookup(ctx context.Context, want wantedReservation) (reservati
 	case err == nil && want.matches(o.ProductID, o.UserID):
 		return orderBodyOf(o, want.product), nil
 	case err == nil:
-		return reservationBody{}, problem.Of(problem.ReservationNotFound)
+		return api.Reservation{}, problem.Of(problem.ReservationNotFound)
 	case !errors.Is(err, order.ErrNotFound):
-		return reservationBody{}, problem.Fault(problem.DatabaseUnavailable, err)
+		return api.Reservation{}, problem.Fault(problem.DatabaseUnavailable, err)
 	case missing == nil && cached.State == stock.Deducted:
 		return reservationBodyOf(cached, want.product), nil
 	}
@@ -133,13 +134,13 @@ func (g *Gateway) lookup(ctx context.Context, want wantedReservation) (reservati
 	case err == nil && want.matches(row.ProductID, row.UserID):
 		return reservationBodyOf(row, want.product), nil
 	case err == nil:
-		return reservationBody{}, problem.Of(problem.ReservationNotFound)
+		return api.Reservation{}, problem.Of(problem.ReservationNotFound)
 	case !errors.Is(err, stock.ErrNotFound):
-		return reservationBody{}, problem.Fault(problem.DatabaseUnavailable, err)
+		return api.Reservation{}, problem.Fault(problem.DatabaseUnavailable, err)
 	case missing == nil: // a tombstone that only Redis has
 		return reservationBodyOf(cached, want.product), nil
 	}
-	return reservationBody{}, missing
+	return api.Reservation{}, missing
 }
 
 // inCache asks Redis. What is not there may be in MySQL; the error is what to
@@ -162,7 +163,7 @@ func (g *Gateway) inCache(ctx context.Context, want wantedReservation) (stock.Re
 // await looks again until the reservation is no longer queued, wait is over,
 // the caller has gone, or the gateway drains. It never makes less of what is
 // known: an error on the way leaves the reservation queued.
-func (g *Gateway) await(ctx context.Context, want wantedReservation, got reservationBody, wait time.Duration) reservationBody {
+func (g *Gateway) await(ctx context.Context, want wantedReservation, got api.Reservation, wait time.Duration) api.Reservation {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
@@ -176,7 +177,7 @@ func (g *Gateway) await(ctx context.Context, want wantedReservation, got reserva
 			timer.Stop()
 			return got
 		}
-		if next, err := g.lookup(ctx, want); err == nil && next.State != Queued {
+		if next, err := g.lookup(ctx, want); err == nil && next.State != api.ReservationStateQueued {
 			return next
 		}
 	}
@@ -196,7 +197,7 @@ func (g *Gateway) cancel(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case err != nil:
 		return err
-	case got.State == Released:
+	case got.State == api.ReservationStateReleased:
 		return web.WriteJSON(w, http.StatusOK, got)
 	case got.OrderID == "":
 		return problem.Of(problem.OrderNotReady)

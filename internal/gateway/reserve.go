@@ -98,6 +98,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	g.admitted.Inc()
 	got, replayed, err := g.take(r, stock.Reservation{
 		ID:         id,
 		ActivityID: product.ActivityID,
@@ -205,62 +206,34 @@ func (g *Gateway) reservationID(userID, productID, key string) string {
 	return g.base32.EncodeToString(mac.text[:16])
 }
 
-// State is how far a reservation has come, in the buyer's words.
-type State string
-
-// The states that a buyer sees: queued → awaiting_payment → paid | released.
-// What is not known yet is queued, never a failure.
-const (
-	Queued          State = "queued"
-	AwaitingPayment State = "awaiting_payment"
-	Paid            State = "paid"
-	Released        State = "released"
-)
-
-// reservationBody is a reservation as its buyer sees it.
-type reservationBody struct {
-	ReservationID string     `json:"reservation_id"`
-	ActivityID    string     `json:"activity_id"`
-	ProductID     string     `json:"product_id"`
-	UserID        string     `json:"user_id"`
-	Quantity      int64      `json:"quantity"`
-	State         State      `json:"state"`
-	Reason        string     `json:"reason,omitempty"` // why it was released
-	PriceCents    int64      `json:"price_cents"`      // of one unit
-	Currency      string     `json:"currency"`
-	OrderID       string     `json:"order_id,omitempty"`     // from awaiting_payment on
-	AmountCents   *int64     `json:"amount_cents,omitempty"` // of the order
-	PayDeadline   api.Millis `json:"pay_deadline,omitzero"`
-}
-
 // reservationBodyOf shows a reservation that has no order.
-func reservationBodyOf(r stock.Reservation, p catalog.Product) reservationBody {
-	body := reservationBody{
+func reservationBodyOf(r stock.Reservation, p catalog.Product) api.Reservation {
+	body := api.Reservation{
 		ReservationID: r.ID, ActivityID: p.ActivityID, ProductID: p.ID, UserID: r.UserID, Quantity: r.Quantity,
-		State: Queued, PriceCents: p.PriceCents, Currency: p.Currency,
+		State: api.ReservationStateQueued, PriceCents: p.PriceCents, Currency: p.Currency,
 	}
 	switch r.State {
 	case stock.Pending, stock.Deducted: // deducted without an order: it is being written
 	case stock.Refused, stock.RolledBack:
-		body.State, body.Reason = Released, r.Reason
+		body.State, body.Reason = api.ReservationStateReleased, r.Reason
 	}
 	return body
 }
 
 // orderBodyOf shows a reservation through its order.
-func orderBodyOf(o order.Order, p catalog.Product) reservationBody {
-	body := reservationBody{
+func orderBodyOf(o order.Order, p catalog.Product) api.Reservation {
+	body := api.Reservation{
 		ReservationID: o.ReservationID, ActivityID: o.ActivityID, ProductID: o.ProductID, UserID: o.UserID, Quantity: o.Quantity,
 		PriceCents: p.PriceCents, Currency: o.Currency,
 		OrderID: o.ID, AmountCents: &o.AmountCents, PayDeadline: api.Millis{Time: o.PayDeadline},
 	}
 	switch o.State {
 	case order.AwaitingPayment:
-		body.State = AwaitingPayment
+		body.State = api.ReservationStateAwaitingPayment
 	case order.Paid:
-		body.State = Paid
+		body.State = api.ReservationStatePaid
 	case order.Cancelled:
-		body.State, body.Reason = Released, o.Reason
+		body.State, body.Reason = api.ReservationStateReleased, o.Reason
 	}
 	return body
 }

@@ -387,7 +387,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"POST", "/v1/activities/%00/products/%ff%fe/reservations", good, nil, 404, "activity_not_found", "NUL and bad UTF-8 in the path"},
 		{"POST", "/v1/activities/a%2Fb/products/%7Bx%7D/reservations", good, nil, 404, "activity_not_found", "slash and braces in the path"},
 		{"DELETE", to, "", nil, 405, "method_not_allowed", "wrong method"},
-		{"GET", to, "", nil, 405, "method_not_allowed", "wrong method"},
+		{"PATCH", to, good, nil, 405, "method_not_allowed", "wrong method"},
 		{"PUT", to + "/" + id, good, nil, 405, "method_not_allowed", "wrong method"},
 		{"POST", to + "/" + id + "/refund", good, nil, 404, "route_not_found", "unknown route"},
 		{"POST", "/v2/activities", good, nil, 404, "route_not_found", "unknown version"},

@@ -6,11 +6,13 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +27,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/gateway/catalogue"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/internal/mysql"
 	"github.com/leadingpeers/seckill/internal/testservers"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -41,10 +44,28 @@ const (
 	idKey       = "an ID key for tests"
 )
 
+// coverage is every answer that a test of this package has had.
+var coverage = &contract.Coverage{}
+
+// TestMain ends with a look at the contract: each answer that it describes must
+// have been given in some test, or nobody knows whether it is true.
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" && !testing.Short() && status == 0 {
+		missing, err := coverage.Missing()
+		if err != nil || len(missing) > 0 {
+			fmt.Printf("FAIL: answers of the contract that no test has seen: %v %s\n", err, strings.Join(missing, ", "))
+			status = 1
+		}
+	}
+	os.Exit(status)
+}
+
 // rig is a gateway on real stores, with a publisher that keeps what it gets.
 type rig struct {
 	url       string
 	db        *sql.DB
+	dsn       string
 	redis     string
 	prefix    string
 	cache     *stock.Cache
@@ -61,7 +82,8 @@ type rig struct {
 // newRig starts a gateway whose configuration change may alter; nil = none.
 func newRig(t testing.TB, change func(*gateway.Config)) *rig {
 	t.Helper()
-	r := &rig{db: testservers.MySQL(t), prefix: testservers.Prefix(t), redis: testservers.Redis(t), published: &publisher{}}
+	r := &rig{dsn: testservers.MySQLDSN(t), prefix: testservers.Prefix(t), redis: testservers.Redis(t), published: &publisher{}}
+	r.db = r.pool(t)
 	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{r.redis}})
 	r.cache = stock.NewCache(client, stock.CacheConfig{Prefix: r.prefix})
 	t.Cleanup(func() { r.cache.Close(); _ = client.Close() })
@@ -72,6 +94,17 @@ func newRig(t testing.TB, change func(*gateway.Config)) *rig {
 	}
 	r.start(t, change, nil)
 	return r
+}
+
+// pool opens another pool to the rig's schema.
+func (r *rig) pool(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := mysql.Open(t.Context(), mysql.Config{DSN: r.dsn, MaxOpen: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
 }
 
 // beside starts a second gateway on the same stores.
@@ -96,6 +129,10 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*htt
 		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
 			return stock.Load(ctx, r.cache, r.ledger, terms)
 		},
+		Heal: func(ctx context.Context, productID string) error {
+			_, err := stock.Heal(ctx, r.cache, r.ledger, productID, 0)
+			return err
+		},
 		Keys: []web.Key{
 			{ID: "shop", Hash: sha256.Sum256([]byte("0123456789abcdef")), Role: web.Service},
 			{ID: "ops", Hash: sha256.Sum256([]byte("fedcba9876543210")), Role: web.Admin},
@@ -114,7 +151,7 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*htt
 		t.Fatal(err)
 	}
 	r.server = r.gateway.Server()
-	r.server.Handler = contract.Handler(t, r.server.Handler)
+	r.server.Handler = contract.Handler(t, r.server.Handler, coverage)
 	if server != nil {
 		server(r.server)
 	}
@@ -130,7 +167,7 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*htt
 // deadCache is a cache whose Redis is not there.
 func deadCache(t testing.TB) *stock.Cache {
 	t.Helper()
-	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{"127.0.0.1:1"}})
+	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: []string{"127.0.0.1:1"}, DialerRetries: 1})
 	cache := stock.NewCache(client, stock.CacheConfig{})
 	t.Cleanup(func() { cache.Close(); _ = client.Close() })
 	return cache
@@ -201,6 +238,13 @@ func (p *publisher) of(reservationID string) (evs []events.Event) {
 		}
 	}
 	return evs
+}
+
+// last returns the newest event.
+func (p *publisher) last() events.Event {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.got[len(p.got)-1]
 }
 
 func (p *publisher) count() int {

@@ -222,6 +222,9 @@ func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
 		}, []string{"kind"}),
 	}
 	register(cfg.Registerer, s.swept)
+	for _, kind := range []string{"unsettled", "unreturned"} {
+		s.swept.WithLabelValues(kind) // increase() does not see the step from nothing to the first one
+	}
 	return s
 }
 

@@ -68,7 +68,7 @@ func settle(ctx context.Context, catalogue Pricer, orders Placer, batch []events
 	}
 	placed, err := orders.Place(ctx, wanted)
 	if errors.Is(err, order.ErrInvalid) {
-		return nil, events.Permanent(err)
+		return nil, events.PermanentAs("invalid", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("settle %d reservations: %w", len(batch), err)
@@ -99,7 +99,7 @@ func price(ctx context.Context, catalogue Pricer, batch []events.Event) ([]order
 	for i, e := range batch {
 		offer, ok := offers[e.ProductID]
 		if !ok {
-			return nil, events.Permanent(fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
+			return nil, events.PermanentAs("unknown_product", fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
 		}
 		if offer.PriceCents > math.MaxInt64/e.Quantity {
 			return nil, events.Permanent(fmt.Errorf("reservation %s: %d units at %d cents are beyond counting", e.ReservationID, e.Quantity, offer.PriceCents))
@@ -125,7 +125,7 @@ func check(e events.Event, want events.Type) error {
 	}
 	r := stock.Reservation{ID: e.ReservationID, ProductID: e.ProductID, UserID: e.UserID, Quantity: e.Quantity}
 	if err := r.Validate(); err != nil {
-		return events.Permanent(fmt.Errorf("%s: %w", want, err))
+		return events.PermanentAs("invalid", fmt.Errorf("%s: %w", want, err))
 	}
 	return nil
 }

@@ -30,19 +30,22 @@ type Shelf interface {
 	Heal(ctx context.Context, productID string, within time.Duration) (stock.Applied, error)
 }
 
-// NewShelf returns the Shelf of a cache and a ledger.
-func NewShelf(cache *stock.Cache, ledger *stock.Ledger) Shelf { return shelf{cache, ledger} }
-
-type shelf struct {
+// CacheShelf is the [Shelf] and the [AuditShelf] of a cache and a ledger.
+type CacheShelf struct {
 	*stock.Cache
 	ledger *stock.Ledger
 }
 
-func (s shelf) Load(ctx context.Context, terms stock.Terms) (bool, error) {
+// NewShelf returns the shelf of a cache and a ledger.
+func NewShelf(cache *stock.Cache, ledger *stock.Ledger) CacheShelf { return CacheShelf{cache, ledger} }
+
+// Load puts a product into Redis: see [stock.Load].
+func (s CacheShelf) Load(ctx context.Context, terms stock.Terms) (bool, error) {
 	return stock.Load(ctx, s.Cache, s.ledger, terms)
 }
 
-func (s shelf) Heal(ctx context.Context, productID string, within time.Duration) (stock.Applied, error) {
+// Heal tells Redis what the ledger has: see [stock.Heal].
+func (s CacheShelf) Heal(ctx context.Context, productID string, within time.Duration) (stock.Applied, error) {
 	return stock.Heal(ctx, s.Cache, s.ledger, productID, within)
 }
 
@@ -119,6 +122,9 @@ func NewHealer(catalogue Catalogue, shelf Shelf, cfg HealerConfig) *Healer {
 		}, []string{"result"}),
 	}
 	register(cfg.Registerer, h.loaded, h.healed)
+	for _, result := range []string{"changed", "adopted", "tombstone"} {
+		h.healed.WithLabelValues(result) // increase() does not see the step from nothing to the first one
+	}
 	return h
 }
 

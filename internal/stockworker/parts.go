@@ -35,7 +35,7 @@ func split(batch []events.Event, want events.Type) ([]*part, error) {
 			return nil, events.Permanent(fmt.Errorf("reservation %.40q: event of type %.64q, want %s", e.ReservationID, e.Type, want))
 		}
 		if err := r.Validate(); err != nil {
-			return nil, events.Permanent(fmt.Errorf("%s: %w", want, err))
+			return nil, events.PermanentAs("invalid", fmt.Errorf("%s: %w", want, err))
 		}
 		p := byProduct[r.ProductID]
 		if p == nil {
@@ -80,10 +80,13 @@ func inLedger(ctx context.Context, parts []*part, do change) error {
 // fault tells what no repetition can cure from what may pass.
 func fault(productID string, err error) error {
 	err = fmt.Errorf("product %s: %w", productID, err)
-	for _, permanent := range []error{stock.ErrNotFound, stock.ErrNotCancelled, stock.ErrInvalid} {
-		if errors.Is(err, permanent) {
-			return events.Permanent(err)
-		}
+	switch {
+	case errors.Is(err, stock.ErrNotFound):
+		return events.PermanentAs("unknown_product", err)
+	case errors.Is(err, stock.ErrNotCancelled):
+		return events.PermanentAs("not_cancelled", err)
+	case errors.Is(err, stock.ErrInvalid):
+		return events.PermanentAs("invalid", err)
 	}
 	return err
 }

@@ -22,7 +22,8 @@ var ErrClosed = errors.New("publisher is closed")
 // PermanentError marks a fault that no retry can cure. A [Consumer] finds the
 // record that has it and puts that record among the dead letters.
 type PermanentError struct {
-	Err error // never nil
+	Err   error  // never nil
+	Class string // what kind of fault, for operators and metrics: one of a few words; empty means "permanent"
 }
 
 // Permanent marks err as one that no retry can cure; nil stays nil. An outage
@@ -34,11 +35,30 @@ func Permanent(err error) error {
 	return &PermanentError{Err: err}
 }
 
+// PermanentAs is [Permanent] with the kind of fault, by which operators choose
+// among the dead letters. Take one of a few fixed words: it is the label of a
+// metric, too.
+func PermanentAs(class string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &PermanentError{Err: err, Class: class}
+}
+
 // Error returns the text of the fault.
 func (e *PermanentError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the fault itself.
 func (e *PermanentError) Unwrap() error { return e.Err }
+
+// classOf is the class of a permanent error.
+func classOf(err error) string {
+	var permanent *PermanentError
+	if errors.As(err, &permanent) && permanent.Class != "" {
+		return permanent.Class
+	}
+	return "permanent"
+}
 
 func isPermanent(err error) bool {
 	var permanent *PermanentError
@@ -77,16 +97,18 @@ func DeadLetterTopic(group string) Topic { return Topic(group + ".dlq") }
 
 const dialTimeout = 3 * time.Second
 
-// dialer and transport carry the same credentials: readers and groups use the
-// one, everything else the other.
-func (c ClientConfig) dialer() *kafka.Dialer {
+// Dialer connects readers and groups. It and Transport, which connects
+// everything else, carry the same credentials.
+func (c ClientConfig) Dialer() *kafka.Dialer {
+	c = c.withDefaults()
 	return &kafka.Dialer{ClientID: c.ClientID, Timeout: dialTimeout, DualStack: true, TLS: c.TLS, SASLMechanism: c.SASL}
 }
 
-// transport has to be closed by its owner with CloseIdleConnections, or its
+// Transport has to be closed by its owner with CloseIdleConnections, or its
 // goroutines stay. MetadataTTL bounds how long a moved leader goes unnoticed:
 // with kafka-go's default of 6 s writes stalled for up to 3.4 s.
-func (c ClientConfig) transport() *kafka.Transport {
+func (c ClientConfig) Transport() *kafka.Transport {
+	c = c.withDefaults()
 	return &kafka.Transport{
 		ClientID: c.ClientID, DialTimeout: dialTimeout, IdleTimeout: 5 * time.Minute,
 		MetadataTTL: time.Second, TLS: c.TLS, SASL: c.SASL,
@@ -98,7 +120,7 @@ func (c ClientConfig) addr() net.Addr { return kafka.TCP(c.Brokers...) }
 // withClient runs f with a client of its own, so that what it learns about the
 // cluster is fresh.
 func (c ClientConfig) withClient(f func(*kafka.Client) error) error {
-	transport := c.transport()
+	transport := c.Transport()
 	defer transport.CloseIdleConnections()
 	return f(&kafka.Client{Addr: c.addr(), Timeout: 10 * time.Second, Transport: transport})
 }

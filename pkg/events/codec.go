@@ -255,6 +255,10 @@ func toRecord(e Event, topic string) (record, error) {
 	return record{topic: topic, key: []byte(e.Key()), value: body, headers: h}, nil
 }
 
+// Read returns the event that a record of topic carries, or why it carries
+// none that the topic may carry.
+func Read(m kafka.Message, topic Topic) (Event, error) { return fromMessage(m, topic) }
+
 // fromMessage reads an event that topic may carry. Headers it does not know
 // are ignored; without ce_time the record's own time stands.
 func fromMessage(m kafka.Message, topic Topic) (Event, error) {

@@ -15,17 +15,21 @@ import (
 
 // full has every field set, so that the golden file shows the whole wire form.
 func full(t Type) Event {
-	return Event{
+	e := Event{
 		Type: t, Time: time.Date(2030, 1, 2, 3, 4, 5, 678_000_000, time.FixedZone("", 3600)), Source: "/seckill-gateway",
 		TraceParent:   "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		ReservationID: "abcdefghijklmnopqrstuvwx27", ActivityID: "summer-2030", ProductID: "phone", UserID: "user@example.com",
 		Quantity: 2, Reason: "payment_timeout", OrderID: "0190b6a0-0000-7000-8000-000000000001",
 		AmountCents: 199800, Currency: "EUR", PaymentRef: "pay-1", PayDeadline: time.Date(2030, 1, 2, 3, 19, 5, 0, time.UTC),
 	}
+	if e.Topic() == Channels { // nothing else may be in it
+		return Event{Type: t, Time: e.Time, Source: e.Source, TraceParent: e.TraceParent, Channel: "warehouse-3"}
+	}
+	return e
 }
 
 func types() []Type {
-	return []Type{ReservationCreated, StockDeducted, StockRollback, OrderCreated, OrderPaid, OrderCancelled, OrderRefundDue, PaymentSucceeded, PaymentFailed}
+	return []Type{ReservationCreated, StockDeducted, StockRollback, OrderCreated, OrderPaid, OrderCancelled, OrderRefundDue, PaymentSucceeded, PaymentFailed, ChannelSoldOut, ChannelResumed}
 }
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -107,20 +111,23 @@ func TestTopicAndKeyAreThoseOfTheFile(t *testing.T) {
 	}
 	for _, typ := range types() {
 		e := full(typ)
-		want := map[string]string{"product": e.ProductID, "reservation": e.ReservationID}[keys[e.Topic()]]
+		want := map[string]string{"product": e.ProductID, "reservation": e.ReservationID, "channel": e.Channel}[keys[e.Topic()]]
 		if want == "" || e.Key() != want {
 			t.Errorf("%s on topic %q: key %q, topics.yaml says %q", typ, e.Topic(), e.Key(), keys[e.Topic()])
 		}
 	}
 }
 
-func TestValidate(t *testing.T) {
-	for _, tt := range []struct {
-		why    string
-		typ    Type
-		change func(*Event)
-		field  string // that the error names; "" = valid
-	}{
+// variation is a full event with one thing changed.
+type variation struct {
+	why    string
+	typ    Type
+	change func(*Event)
+	field  string // that the error names; "" = valid
+}
+
+func variations() []variation {
+	return []variation{
 		{"everything set", ReservationCreated, func(*Event) {}, ""},
 		{"a type from the future", "seckill.order.lost.v1", func(*Event) {}, "event type"},
 		{"no type", "", func(*Event) {}, "event type"},
@@ -156,8 +163,18 @@ func TestValidate(t *testing.T) {
 		{"a word", OrderPaid, func(e *Event) { e.Currency = "EURO" }, "currency"},
 		{"money is not negative", PaymentSucceeded, func(e *Event) { e.AmountCents = -1 }, "amount_cents"},
 		{"a year JSON cannot write", OrderCreated, func(e *Event) { e.PayDeadline = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "pay_deadline"},
+		{"as much as there is", OrderRefundDue, func(e *Event) {
+			e.Quantity, e.AmountCents, e.UserID, e.PaymentRef = maxQuantity, 1<<63-1, strings.Repeat("u", 64), strings.Repeat("~", 64)
+			e.OrderID, e.Reason, e.ActivityID = strings.Repeat("!", 36), strings.Repeat(" ", 32), strings.Repeat("9", 36)
+		}, ""},
+		{"a channel needs its name", ChannelSoldOut, func(e *Event) { e.Channel = "" }, "channel"},
+		{"capitals in a channel", ChannelResumed, func(e *Event) { e.Channel = "Warehouse" }, "channel"},
 		{"a gift", PaymentSucceeded, func(e *Event) { e.AmountCents = 0 }, ""},
-	} {
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, tt := range variations() {
 		e := full(tt.typ)
 		tt.change(&e)
 		err := e.Validate()

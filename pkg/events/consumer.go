@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -52,6 +53,14 @@ type ConsumerConfig struct {
 	// RebalanceTimeout is how long a rebalance waits for members that drain.
 	// Default 20 s.
 	RebalanceTimeout time.Duration
+	// Until bounds what is read: by partition, the offset before which to stop.
+	// Run returns when each of them is reached; a partition without one is left
+	// alone. nil = read for ever.
+	Until map[int]int64
+	// Refused is told of a record that no retry can cure and why, instead of its
+	// becoming a dead letter: a replay meets records that are dead letters
+	// already. nil = they become dead letters. Called from several goroutines.
+	Refused func(m kafka.Message, err error)
 	// Now is the clock of end-to-end times and dead letters. Default: the
 	// Publisher's.
 	Now func() time.Time
@@ -100,7 +109,9 @@ type Consumer struct {
 	handler   Handler
 	publisher *Publisher
 	metrics   consumerMetrics
+	board     *LagBoard
 	outages   outages
+	inHand    inHand
 }
 
 // NewConsumer makes a Consumer that publishes what follows, and dead letters,
@@ -114,11 +125,13 @@ func NewConsumer(cfg ConsumerConfig, h Handler, p *Publisher) *Consumer {
 		cfg.Now = p.cfg.Now
 	}
 	group, topic := cfg.GroupName(cfg.Group), cfg.TopicName(cfg.Topic)
-	return &Consumer{
+	c := &Consumer{
 		cfg: cfg, topic: topic, group: group, handler: h, publisher: p,
-		metrics: newConsumerMetrics(cfg.Registerer, group, topic),
+		board:   NewLagBoard(cfg.Registerer, cfg.Now),
 		outages: outages{log: cfg.Log.With("group", group, "topic", topic), failing: map[outage]struct{}{}},
 	}
+	c.metrics = newConsumerMetrics(cfg.Registerer, group, topic, func() float64 { return c.inHand.oldest(c.cfg.Now()).Seconds() })
+	return c
 }
 
 // Run reads until ctx ends, then finishes the batches in hand, commits them,
@@ -126,11 +139,14 @@ func NewConsumer(cfg ConsumerConfig, h Handler, p *Publisher) *Consumer {
 // for the group's coordinator for as long as it takes. It returns an error only
 // for settings that cannot work. One Run at a time.
 func (c *Consumer) Run(ctx context.Context) error {
+	ctx, finish := context.WithCancel(ctx)
+	defer finish()
+	goal := goal{left: maps.Clone(c.cfg.Until), finish: finish}
 	if c.awaitTopic(ctx) != nil {
 		return nil // ctx has ended
 	}
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: c.group, Brokers: c.cfg.Brokers, Topics: []string{c.topic}, Dialer: c.cfg.dialer(),
+		ID: c.group, Brokers: c.cfg.Brokers, Topics: []string{c.topic}, Dialer: c.cfg.Dialer(),
 		HeartbeatInterval: c.cfg.HeartbeatInterval, SessionTimeout: c.cfg.SessionTimeout,
 		RebalanceTimeout: c.cfg.RebalanceTimeout, JoinGroupBackoff: joinPause,
 		StartOffset: kafka.FirstOffset, WatchPartitionChanges: true, PartitionWatchInterval: 10 * time.Second,
@@ -165,15 +181,35 @@ func (c *Consumer) Run(ctx context.Context) error {
 		for _, a := range ours {
 			owned.Add(1)
 			gen.Start(func(gctx context.Context) {
-				c.own(ctx, gctx, &partition{Consumer: c, gen: gen, id: a.ID, next: a.Offset})
+				p := &partition{Consumer: c, gen: gen, id: a.ID, next: a.Offset}
+				c.own(ctx, gctx, p)
 				owned.Done()
-				if ctx.Err() != nil {
+				if p.finished {
+					goal.reach(a.ID)
+				}
+				if p.finished || ctx.Err() != nil {
 					<-gctx.Done() // returning sooner would make the group join again
 				}
 			})
 		}
 	}
 	return nil
+}
+
+// goal is what is left to do of a bounded consumption.
+type goal struct {
+	mu     sync.Mutex
+	left   map[int]int64
+	finish context.CancelFunc
+}
+
+func (g *goal) reach(partition int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.left, partition)
+	if len(g.left) == 0 {
+		g.finish()
+	}
 }
 
 // awaitTopic returns nil when the topic exists. A group that is joined without

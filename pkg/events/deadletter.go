@@ -18,7 +18,7 @@ const (
 	HeaderGroup           = "x-seckill-group"         // that could not handle it
 	HeaderAttempt         = "x-seckill-attempt"       // calls of the handler that had it; 0 when it could not be decoded
 	HeaderError           = "x-seckill-error"         // at most 1 KiB
-	HeaderErrorClass      = "x-seckill-error-class"   // undecodable or permanent
+	HeaderErrorClass      = "x-seckill-error-class"   // undecodable, permanent or a word of PermanentAs
 	HeaderFailedAt        = "x-seckill-failed-at"     // RFC 3339
 	HeaderRedriveCount    = "x-seckill-redrive-count" // how often it was sent back to its topic
 	HeaderTruncated       = "x-seckill-truncated"     // only when key, value and headers were too large to keep
@@ -36,6 +36,10 @@ type letter struct {
 // means that the ownership has ended before.
 func (p *partition) bury(live, work context.Context, letters ...letter) error {
 	for _, l := range letters {
+		if p.cfg.Refused != nil {
+			p.cfg.Refused(l.msg, l.err)
+			continue
+		}
 		full := p.deadLetter(l)
 		err := p.buryRecord(live, work, full)
 		if isPermanent(err) {

@@ -18,6 +18,23 @@ type partition struct {
 	id   int
 	next int64 // the record wanted next; negative before the group's first commit
 	lost bool  // the reader has stopped: next is outside the log
+
+	finished bool // all before the consumption's bound is committed
+}
+
+// errReached says that the partition is read up to the consumption's bound.
+var errReached = errors.New("the end of the range is reached")
+
+// reached reports whether nothing below the bound is left to be fetched.
+func (p *partition) reached() bool {
+	until, named := p.cfg.Until[p.id]
+	return p.cfg.Until != nil && (!named || p.next >= until)
+}
+
+// past reports whether a record lies beyond the bound.
+func (p *partition) past(offset int64) bool {
+	until, named := p.cfg.Until[p.id]
+	return named && offset >= until
 }
 
 // errMoved says that next was outside the log and has been moved.
@@ -40,9 +57,13 @@ func (c *Consumer) own(ctx, gctx context.Context, p *partition) {
 	defer context.AfterFunc(gctx, cancel)()
 	work, stop := drainable(live, c.cfg.DrainTimeout)
 	defer stop()
+	defer p.board.drop(p.place())
 	err := p.baseline(live)
 	for err == nil || errors.Is(err, errMoved) {
 		err = p.read(live, work)
+	}
+	if p.finished = errors.Is(err, errReached); p.finished {
+		return
 	}
 	if live.Err() == nil {
 		p.outages.log.Warn("partition is given up, what is not committed comes again", "partition", p.id, "error", err)
@@ -66,7 +87,7 @@ func drainable(live context.Context, budget time.Duration) (context.Context, con
 // baseline commits the log's start for a group that has no position yet. Lag
 // tools count only partitions with a commit: one said 6 where 160 were unread.
 func (p *partition) baseline(live context.Context) error {
-	if p.next >= 0 {
+	if p.next >= 0 || p.reached() {
 		return nil
 	}
 	start, err := p.bounds(live)
@@ -80,8 +101,11 @@ func (p *partition) baseline(live context.Context) error {
 // read delivers batches until something ends the ownership, and says what. It
 // returns errMoved when it wants to be called again, with a new reader.
 func (p *partition) read(live, work context.Context) error {
+	if p.reached() {
+		return errReached
+	}
 	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: p.cfg.Brokers, Dialer: p.cfg.dialer(), Topic: p.topic, Partition: p.id,
+		Brokers: p.cfg.Brokers, Dialer: p.cfg.Dialer(), Topic: p.topic, Partition: p.id,
 		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 250 * time.Millisecond, ReadBatchTimeout: 5 * time.Second,
 		QueueCapacity: max(512, p.cfg.MaxBatch), ReadLagInterval: -1, MaxAttempts: 3,
 		ReadBackoffMin: 20 * time.Millisecond, ReadBackoffMax: 500 * time.Millisecond,
@@ -101,6 +125,9 @@ func (p *partition) read(live, work context.Context) error {
 		if p.lost {
 			return p.move(live)
 		}
+		if p.reached() {
+			return errReached
+		}
 	}
 	return live.Err()
 }
@@ -115,7 +142,11 @@ func (p *partition) collect(live context.Context, r *kafka.Reader) []kafka.Messa
 	batch := make([]kafka.Message, 0, p.cfg.MaxBatch)
 	fill, cancel := context.WithTimeout(live, p.cfg.MaxWait)
 	defer cancel()
-	for ; ok; m, ok = p.fetch(fill, r) {
+	for ; ok && !p.reached(); m, ok = p.fetch(fill, r) {
+		if p.past(m.Offset) { // what lay before the bound is not there
+			p.next = m.Offset
+			break
+		}
 		if m.Offset != p.next {
 			p.gap(live, m.Offset)
 		}
@@ -194,6 +225,7 @@ func (p *partition) commit(next int64) error {
 		p.metrics.commitFailures.Inc()
 		return fmt.Errorf("commit %s/%d at %d: %w", p.topic, p.id, next, err)
 	}
+	p.metrics.committed.Set(float64(p.cfg.Now().UnixMilli()) / 1000)
 	return nil
 }
 
@@ -201,8 +233,11 @@ func (p *partition) commit(next int64) error {
 func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) error {
 	timer := prometheus.NewTimer(p.metrics.batchSeconds)
 	defer timer.ObserveDuration()
+	defer p.inHand.begin(p.id, p.cfg.Now())()
 	p.metrics.batchSize.Observe(float64(len(msgs)))
 
+	last := msgs[len(msgs)-1]
+	p.board.own(p.place(), Standing{Committed: msgs[0].Offset, End: last.HighWaterMark, Oldest: msgs[0].Time})
 	b := batch{told: map[string]struct{}{}}
 	var letters []letter
 	for _, m := range msgs {
@@ -218,8 +253,15 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 	if err := p.handle(live, work, b); err != nil {
 		return err
 	}
-	return p.commit(msgs[len(msgs)-1].Offset + 1)
+	if err := p.commit(last.Offset + 1); err != nil {
+		return err
+	}
+	// The next record is not fetched yet; it is not older than this one.
+	p.board.own(p.place(), Standing{Committed: last.Offset + 1, End: last.HighWaterMark, Oldest: last.Time})
+	return nil
 }
+
+func (p *partition) place() Place { return Place{Group: p.group, Topic: p.topic, Partition: p.id} }
 
 // batch is a run of decoded records; msgs and events stand side by side.
 type batch struct {
@@ -258,7 +300,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	case !isPermanent(err):
 		return err
 	case len(b.events) == 1:
-		return p.bury(live, work, letter{msg: b.msgs[0], class: "permanent", err: err, attempts: b.attempts})
+		return p.bury(live, work, letter{msg: b.msgs[0], class: classOf(err), err: err, attempts: b.attempts})
 	}
 	half := len(b.events) / 2
 	first, second := b, b
@@ -278,9 +320,15 @@ func (p *partition) tell(live, work context.Context, told map[string]struct{}, n
 	if len(next) == 0 {
 		return nil
 	}
-	return p.retry(live, "publish", p.id, func() error {
+	err := p.retry(live, "publish", p.id, func() error {
 		ctx, cancel := context.WithTimeout(work, publishTimeout)
 		defer cancel()
 		return p.publisher.Publish(ctx, next...)
 	})
+	if err == nil {
+		for _, e := range next {
+			p.metrics.followed.WithLabelValues(string(e.Type)).Inc()
+		}
+	}
+	return err
 }

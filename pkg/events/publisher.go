@@ -3,7 +3,9 @@ package events
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,7 +92,7 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 	cfg.RequestTimeout = or(cfg.RequestTimeout, 3*time.Second)
 	cfg.Compression = or(cfg.Compression, kafka.Zstd)
 	p := &Publisher{
-		cfg: cfg, transport: cfg.transport(), addr: cfg.addr(),
+		cfg: cfg, transport: cfg.Transport(), addr: cfg.addr(),
 		balancer: kafka.Murmur2Balancer{Consistent: true}, // Java's and librdkafka's partition for every key
 		lanes:    map[int32]*lane{}, stop: make(chan struct{}),
 	}
@@ -129,6 +131,22 @@ func (p *Publisher) Publish(ctx context.Context, evs ...Event) error {
 		if records[i], err = toRecord(e, p.cfg.TopicName(e.Topic())); err != nil {
 			return Permanent(err)
 		}
+	}
+	return p.publish(ctx, records)
+}
+
+// Republish writes records to topic once more, as they were: key, value and
+// headers, byte for byte, save that the headers of extra replace those of
+// their names. Their time is the present, because retention counts from it;
+// the fact's own time is in its headers. The promise is that of [Publisher.Publish].
+func (p *Publisher) Republish(ctx context.Context, topic Topic, extra map[string]string, msgs ...kafka.Message) error {
+	records := make([]record, len(msgs))
+	for i, m := range msgs {
+		headers := slices.DeleteFunc(slices.Clone(m.Headers), func(h kafka.Header) bool { _, replaced := extra[h.Key]; return replaced })
+		for _, name := range slices.Sorted(maps.Keys(extra)) {
+			headers = append(headers, header(name, extra[name]))
+		}
+		records[i] = record{topic: p.cfg.TopicName(topic), key: m.Key, value: m.Value, headers: headers}
 	}
 	return p.publish(ctx, records)
 }

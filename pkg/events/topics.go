@@ -22,6 +22,7 @@ import (
 type TopicSpec struct {
 	Name        Topic
 	Key         string        // product, reservation, channel, or origin: the key of the dead record
+	Group       string        // of ours that reads it, without prefix; "" where only others do
 	Retention   time.Duration // how long Kafka keeps a record
 	Owner       string        // who writes it
 	Description string
@@ -51,6 +52,7 @@ func parseTopics(text []byte) ([]TopicSpec, error) {
 		Topics []struct {
 			Name        Topic  `yaml:"name"`
 			Key         string `yaml:"key"`
+			Group       string `yaml:"group"`
 			Retention   string `yaml:"retention"`
 			Owner       string `yaml:"owner"`
 			Description string `yaml:"description"`
@@ -71,7 +73,7 @@ func parseTopics(text []byte) ([]TopicSpec, error) {
 			return nil, fmt.Errorf("read topics.yaml: key %q of %s: want product, reservation, channel or origin", t.Key, t.Name)
 		}
 		out = append(out, TopicSpec{
-			Name: t.Name, Key: t.Key, Retention: time.Duration(days) * 24 * time.Hour, Owner: t.Owner, Description: t.Description,
+			Name: t.Name, Key: t.Key, Group: t.Group, Retention: time.Duration(days) * 24 * time.Hour, Owner: t.Owner, Description: t.Description,
 			Partitions: file.Defaults.Partitions, Replication: file.Defaults.Replication, MinInSync: file.Defaults.MinInSync,
 		})
 	}
@@ -151,7 +153,7 @@ func create(ctx context.Context, client *kafka.Client, topics []kafka.TopicConfi
 func (c ClientConfig) knowsLeaders(ctx context.Context, broker string, topics []string) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	conn, err := c.dialer().DialContext(ctx, "tcp", broker)
+	conn, err := c.Dialer().DialContext(ctx, "tcp", broker)
 	if err != nil {
 		return err
 	}

@@ -189,20 +189,9 @@ func (c *Cache) Find(ctx context.Context, productID, userID, id string) (Reserva
 	if err := wanted.Validate(); err != nil {
 		return Reservation{}, fmt.Errorf("find: %w", err)
 	}
-	values, err := c.client.HMGet(ctx, c.keys.product(productID), surplusField, userPrefix+userID).Result()
+	rs, err := c.OfUser(ctx, productID, userID)
 	if err != nil {
-		return Reservation{}, fmt.Errorf("find %s: %w", id, err)
-	}
-	if values[0] == nil {
-		return Reservation{}, NotLoaded
-	}
-	value, ok := values[1].(string)
-	if !ok {
-		return Reservation{}, fmt.Errorf("find %s: %w", id, ErrNotFound)
-	}
-	_, rs, err := readField(productID, userID, value)
-	if err != nil {
-		return Reservation{}, fmt.Errorf("find %s: %w", id, err)
+		return Reservation{}, err
 	}
 	for _, r := range rs {
 		if r.ID == id {
@@ -210,6 +199,31 @@ func (c *Cache) Find(ctx context.Context, productID, userID, id string) (Reserva
 		}
 	}
 	return Reservation{}, fmt.Errorf("find %s: %w", id, ErrNotFound)
+}
+
+// OfUser returns all that Redis has of one buyer of a product, about 32
+// reservations at most, in the order in which they came; none for an unknown
+// buyer.
+//
+// It returns [NotLoaded] when the product is not in Redis, else a fault.
+// Nothing changes.
+func (c *Cache) OfUser(ctx context.Context, productID, userID string) ([]Reservation, error) {
+	values, err := c.client.HMGet(ctx, c.keys.product(productID), surplusField, userPrefix+userID).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reservations of %s: %w", userID, err)
+	}
+	if values[0] == nil {
+		return nil, NotLoaded
+	}
+	value, ok := values[1].(string)
+	if !ok {
+		return nil, nil
+	}
+	_, rs, err := readField(productID, userID, value)
+	if err != nil {
+		return nil, fmt.Errorf("reservations of %s: %w", userID, err)
+	}
+	return rs, nil
 }
 
 // Ping reports whether Redis answers; in a cluster, whether one server does.

@@ -48,6 +48,34 @@ func (c *Cache) Surplus(ctx context.Context, productID string) (int64, error) {
 	return surplus, nil
 }
 
+// balanceEntries is how many entries of the open list Balance looks at. With
+// more, a product is too busy to be judged, and the script would hold Redis up.
+const balanceEntries = 2000
+
+// Balance is what Redis holds of a product that is not deducted, in units.
+type Balance struct{ Surplus, Pending int64 }
+
+// Balance reads both counts at one instant, from the open list: cheap enough
+// for every few seconds. It returns [ErrBusy] while more than 2,000 reservations
+// are open, [NotLoaded] when the product is not in Redis, else a fault.
+func (c *Cache) Balance(ctx context.Context, productID string) (Balance, error) {
+	reply, err := c.call(ctx, c.scripts.balance, []string{c.keys.product(productID), c.keys.open(productID)}, balanceEntries)
+	if err != nil {
+		return Balance{}, fmt.Errorf("balance of %s: %w", productID, err)
+	}
+	switch reply {
+	case string(NotLoaded):
+		return Balance{}, NotLoaded
+	case "busy":
+		return Balance{}, ErrBusy
+	}
+	var b Balance
+	if _, err := fmt.Sscanf(fmt.Sprint(reply), "%d;%d", &b.Surplus, &b.Pending); err != nil {
+		return Balance{}, fmt.Errorf("balance of %s: replied %.60q: %w", productID, reply, err)
+	}
+	return b, nil
+}
+
 // Counts is the account of one product in Redis.
 type Counts struct {
 	Surplus      int64 // units that may still be reserved

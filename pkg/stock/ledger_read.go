@@ -28,17 +28,45 @@ type Stock struct {
 // every deducted reservation's quantity from an index: for reconciliation, not
 // for the hot path. [ErrNotFound] for a product without a stock row.
 func (l *Ledger) Stock(ctx context.Context, productID string) (Stock, error) {
+	s, err := readStock(ctx, l.db, productID)
+	if err != nil {
+		return Stock{}, fmt.Errorf("read stock %s: %w", productID, err)
+	}
+	return s, nil
+}
+
+// rower is a *sql.DB or a *sql.Tx.
+type rower interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func readStock(ctx context.Context, q rower, productID string) (Stock, error) {
 	s := Stock{ProductID: productID}
-	var state string
-	err := l.db.QueryRowContext(ctx, sqlStock, productID).Scan(&s.Total, &s.Available, &s.PerUser, &state, &s.Deducted)
+	err := q.QueryRowContext(ctx, sqlStock, productID).Scan(&s.Total, &s.Available, &s.PerUser, &s.State, &s.Deducted)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	s.SoldOut = s.State != stockOpen
+	return s, err
+}
+
+// Moving is how many units of a product the ledger has available, and how many
+// are in reservations that it wrote or changed within the time before now, by
+// MySQL's clock: those that Redis may not have been told yet.
+type Moving struct{ Available, Units int64 }
+
+// Moving reads both as of one instant. [ErrNotFound] for a product without a
+// stock row.
+func (l *Ledger) Moving(ctx context.Context, productID string, within time.Duration) (Moving, error) {
+	var m Moving
+	err := l.db.QueryRowContext(ctx, sqlMoving, -within.Microseconds(), productID).Scan(&m.Available, &m.Units)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
 	if err != nil {
-		return Stock{}, fmt.Errorf("read stock %s: %w", productID, err)
+		return Moving{}, fmt.Errorf("read what moves of %s: %w", productID, err)
 	}
-	s.State, s.SoldOut = state, state != stockOpen
-	return s, nil
+	return m, nil
 }
 
 // Units are a product's count as its stock row has it.
@@ -113,6 +141,41 @@ func (l *Ledger) FindAll(ctx context.Context, ids []string) (map[string]Reservat
 			}
 			out[r.ID] = r
 		}
+	}
+	return out, nil
+}
+
+// Entry is a reservation with the time of its last change.
+type Entry struct {
+	Reservation
+	UpdatedAt time.Time
+}
+
+// Entry returns the ledger's entry of a reservation, or [ErrNotFound].
+func (l *Ledger) Entry(ctx context.Context, id string) (Entry, error) {
+	if !mysql.ID(id).Valid() {
+		return Entry{}, fmt.Errorf("entry of %.40q: %w", id, ErrNotFound)
+	}
+	var e Entry
+	err := l.db.QueryRowContext(ctx, sqlEntry, mysql.ID(id)).Scan((*mysql.ID)(&e.ID), &e.ProductID, &e.UserID, &e.Quantity, &e.State, &e.Reason, &e.At, &e.UpdatedAt)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("entry of %s: %w", id, err)
+	}
+	return e, nil
+}
+
+// OfUser returns the reservations of one buyer of a product that the ledger
+// has, of every state, the oldest 500 first; none for an unknown one.
+func (l *Ledger) OfUser(ctx context.Context, productID, userID string) ([]Reservation, error) {
+	var out []Reservation
+	for r, err := range stream(ctx, l.db, sqlOfUser, productID, userID) {
+		if err != nil {
+			return nil, fmt.Errorf("reservations of %s: %w", userID, err)
+		}
+		out = append(out, r)
 	}
 	return out, nil
 }

@@ -36,6 +36,10 @@ const (
 
 	sqlAvailable = "SELECT total, available, restocks FROM stock WHERE product_id = ? FOR UPDATE"
 
+	sqlEntry = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at, updated_at FROM reservations WHERE reservation_id = ?"
+
+	sqlOfUser = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ? AND user_id = ? ORDER BY created_at, reservation_id LIMIT 500"
+
 	sqlAllOfProduct = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ?"
 
 	sqlAllByUser = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ? ORDER BY user_id"
@@ -43,6 +47,9 @@ const (
 	sqlChanged = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE product_id = ? AND updated_at >= TIMESTAMPADD(MICROSECOND, ?, NOW(3))"
 
 	sqlFind = "SELECT reservation_id, product_id, user_id, quantity, state, reason, created_at FROM reservations WHERE reservation_id IN (?)"
+
+	// One statement reads one snapshot, so the two numbers belong together.
+	sqlMoving = "SELECT s.available, COALESCE(SUM(r.quantity), 0) FROM stock s LEFT JOIN reservations r ON r.product_id = s.product_id AND r.updated_at >= TIMESTAMPADD(MICROSECOND, ?, NOW(3)) WHERE s.product_id = ? GROUP BY s.product_id, s.available"
 
 	// One statement reads one snapshot, so the two counts belong together.
 	sqlStock = "SELECT s.total, s.available, s.per_user, s.state, COALESCE(SUM(r.quantity), 0) FROM stock s LEFT JOIN reservations r ON r.product_id = s.product_id AND r.state = 'deducted' WHERE s.product_id = ? GROUP BY s.product_id, s.total, s.available, s.per_user, s.state"

@@ -407,7 +407,7 @@ func TestLedgerReads(t *testing.T) {
 		t.Errorf("find an unknown one: %v", err)
 	}
 	s, err := l.Stock(t.Context(), "p")
-	if want := (stock.Stock{ProductID: "p", Total: 10, Available: 7, Deducted: 3, PerUser: 4}); err != nil || s != want {
+	if want := (stock.Stock{ProductID: "p", Total: 10, Available: 7, Deducted: 3, PerUser: 4, State: "open"}); err != nil || s != want {
 		t.Errorf("stock %+v, %v; want %+v", s, err, want)
 	}
 	if _, err := l.Stock(t.Context(), "unknown"); !errors.Is(err, stock.ErrNotFound) {

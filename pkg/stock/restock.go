@@ -69,10 +69,19 @@ func (l *Ledger) Restock(ctx context.Context, productID, opID string, delta int6
 	return replayed, nil
 }
 
-// restocked reports whether the operation has happened.
-func restocked(ctx context.Context, tx *sql.Tx, productID, opID string, delta int64) (bool, error) {
+// Restocked reports whether an operation has happened. [ErrOpReused] when it
+// was one of another number of units. Nothing changes.
+func (l *Ledger) Restocked(ctx context.Context, productID, opID string, delta int64) (bool, error) {
+	done, err := restocked(ctx, l.db, productID, opID, delta)
+	if err != nil {
+		return false, fmt.Errorf("look for restock %.40q: %w", opID, err)
+	}
+	return done, nil
+}
+
+func restocked(ctx context.Context, q rower, productID, opID string, delta int64) (bool, error) {
 	var before int64
-	err := tx.QueryRowContext(ctx, sqlRestocked, productID, opID).Scan(&before)
+	err := q.QueryRowContext(ctx, sqlRestocked, productID, opID).Scan(&before)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return false, nil

@@ -18,7 +18,7 @@ type script struct {
 }
 
 // scripts are all that a cache calls.
-type scripts struct{ reserve, apply, reap, preload, configure *script }
+type scripts struct{ reserve, apply, reap, preload, configure, balance *script }
 
 func newScripts(m *metrics) scripts {
 	load := func(name, text string) *script {
@@ -30,6 +30,7 @@ func newScripts(m *metrics) scripts {
 		reap:      load("reap", lua.Reap),
 		preload:   load("preload", lua.Preload),
 		configure: load("configure", lua.Configure),
+		balance:   load("balance", lua.Balance),
 	}
 }
 

@@ -378,7 +378,7 @@ func TestPreloadScript(t *testing.T) {
 			}
 			after := s.get()
 			if tt.loaded {
-				if after["surplus"] != "7" || after["ends_at"] != "99" || len(after) != 6+len(tt.temporary)/2 {
+				if after["surplus"] != "7" || after["ends_at"] != "99" || after["total"] != "9" || after["restocks"] != "0" || len(after) != termFields+len(tt.temporary)/2 {
 					t.Errorf("loaded %v", after)
 				}
 				if ttl := s.client.PTTL(t.Context(), s.keys.product(s.product)).Val(); ttl != -1 {
@@ -393,7 +393,7 @@ func TestPreloadScript(t *testing.T) {
 
 func TestConfigureScript(t *testing.T) {
 	s := newShop(t, CacheConfig{})
-	argv := []string{"2", "4", "0", "11", "22"}
+	argv := []string{"2", "4", "0", "11", "22", "12", "1"}
 	keys := []string{s.keys.product(s.product)}
 	if reply, err := s.eval(lua.Configure, keys, argv...); reply != "not_loaded" || err != nil || len(s.get()) != 0 {
 		t.Errorf("not loaded: reply %v, %v, hash %v", reply, err, s.get())
@@ -407,6 +407,12 @@ func TestConfigureScript(t *testing.T) {
 		"u:ann": "1;" + id(1) + ",1,C," + then,
 	}
 	if diff := cmp.Diff(want, s.get()); diff != "" {
-		t.Error(diff)
+		t.Errorf("loaded by hand, without a total to follow: %s", diff)
+	}
+	s.put(with(onSale("9"), "total", "10", "restocks", "0"))
+	for _, why := range []string{"two more", "told again"} {
+		if reply, err := s.eval(lua.Configure, keys, argv...); reply != "ok" || err != nil || s.get()["surplus"] != "11" || s.get()["total"] != "12" {
+			t.Errorf("%s: reply %v, %v, hash %v", why, reply, err, s.get())
+		}
 	}
 }

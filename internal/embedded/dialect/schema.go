@@ -28,7 +28,7 @@ type Migration struct {
 }
 
 // New reads the migrations, goose's *.sql files: of each the part that goes up,
-// which may create tables and nothing else.
+// which may create tables and add columns, and nothing else.
 func New(files fs.FS) (*Dialect, error) {
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil {
@@ -77,7 +77,7 @@ func (d *Dialect) migration(file, content string) (Migration, error) {
 		if end < 0 {
 			return Migration{}, errors.New("a statement without its semicolon")
 		}
-		statements, err := d.createTable(ts[:end])
+		statements, err := d.statement(ts[:end])
 		if err != nil {
 			return Migration{}, err
 		}
@@ -85,6 +85,23 @@ func (d *Dialect) migration(file, content string) (Migration, error) {
 		ts = ts[end+1:]
 	}
 	return m, nil
+}
+
+func (d *Dialect) statement(ts []sqltext.Token) ([]string, error) {
+	if len(ts) > 6 && sqltext.Same(ts[:2], "ALTER TABLE") && sqltext.Same(ts[3:5], "ADD COLUMN") {
+		return d.addColumn(ts)
+	}
+	return d.createTable(ts)
+}
+
+// addColumn translates ALTER TABLE name ADD COLUMN column. As in MySQL the rows
+// that are there get the column's default.
+func (d *Dialect) addColumn(ts []sqltext.Token) ([]string, error) {
+	t := table{name: identifier(ts[2])}
+	if err := d.column(&t, ts[5:]); err != nil {
+		return nil, fmt.Errorf("table %s: %w", t.name, err)
+	}
+	return []string{"ALTER TABLE " + t.name + " ADD COLUMN " + t.items[0]}, nil
 }
 
 // table is a CREATE TABLE on its way.

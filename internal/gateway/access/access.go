@@ -22,8 +22,8 @@ import (
 	"github.com/leadingpeers/seckill/pkg/token"
 )
 
-// Config is what Access needs. Without Keys and Trail, or without Tokens, the
-// operations that need them answer that they are not there.
+// Config is what Access needs. Without Tokens the operation that needs them
+// answers that it is not there.
 type Config struct {
 	Keys    *keys.Store
 	Trail   *audit.Trail

@@ -9,6 +9,7 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 
 	"github.com/leadingpeers/seckill/api"
+	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 )
 
@@ -25,7 +26,9 @@ func Routes() []web.Route {
 	ui := v5emb.New("seckill", contract, page)
 	show := func(w http.ResponseWriter, r *http.Request) error {
 		w.Header().Set("Content-Security-Policy", policy)
-		ui.ServeHTTP(w, r)
+		if there := (&present{ResponseWriter: w}); !there.serves(ui, r) {
+			return problem.Of(problem.RouteNotFound)
+		}
 		return nil
 	}
 	return []web.Route{
@@ -33,6 +36,34 @@ func Routes() []web.Route {
 		{Name: "GetDocs", Method: "GET", Path: page, Open: true, Handle: show},
 		{Name: "GetDocsAsset", Method: "GET", Path: page + "/{asset}", Open: true, Handle: show},
 	}
+}
+
+// present keeps a 404 of the viewer to itself: the gateway has its own way to
+// say that.
+type present struct {
+	http.ResponseWriter
+	missing bool
+}
+
+// serves reports whether h had an answer.
+func (p *present) serves(h http.Handler, r *http.Request) bool {
+	h.ServeHTTP(p, r)
+	return !p.missing
+}
+
+// WriteHeader passes on every status but 404.
+func (p *present) WriteHeader(status int) {
+	if p.missing = status == http.StatusNotFound; !p.missing {
+		p.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Write passes the body on, unless it is that of a 404.
+func (p *present) Write(body []byte) (int, error) {
+	if p.missing {
+		return len(body), nil
+	}
+	return p.ResponseWriter.Write(body)
 }
 
 // text serves the contract as it was written.

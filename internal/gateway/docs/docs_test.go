@@ -21,7 +21,7 @@ func TestThePageAndAllItAsksFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := contract.Handler(t, mux)
+	h := contract.Handler(t, mux, nil)
 	get := func(path string) *httptest.ResponseRecorder {
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "http://localhost"+path, http.NoBody))

@@ -60,6 +60,7 @@ const (
 	UnsupportedMediaType  Code = "unsupported_media_type"
 	OverOrderLimit        Code = "over_order_limit"
 	IdempotencyKeyReused  Code = "idempotency_key_reused"
+	AmountMismatch        Code = "amount_mismatch"
 	TooManyAttempts       Code = "too_many_attempts"
 	TooManyWaiting        Code = "too_many_waiting"
 	Internal              Code = "internal"
@@ -133,6 +134,7 @@ func Kinds() []Kind {
 		{UnsupportedMediaType, 415, 0, "Not JSON", "The body must be JSON.", "Send the header Content-Type: application/json, and no Content-Encoding."},
 		{OverOrderLimit, 422, 0, "Over the order's limit", "More units were asked for than one order may have.", ""},
 		{IdempotencyKeyReused, 422, 0, "Idempotency-Key used before", "This user's key stands for another quantity of this product.", keyForm},
+		{AmountMismatch, 422, 0, "Not what the order costs", "The amount or the currency of the payment is not the order's.", "Refund it in the checkout, and let the buyer pay the order's amount."},
 		{PreconditionRequired, 428, 0, "If-Match is missing", "The header If-Match is required.", "Send the ETag that you read."},
 		{TooManyAttempts, 429, 0, "Too many attempts", "The user has made too many reservations of this product.", ""},
 		{TooManyWaiting, 429, 2 * soon, "Too many are waiting", "The limit of concurrent long polls is reached.", "Ask without wait, or come back later."},

@@ -49,6 +49,7 @@ func chinese() map[Code]string {
 		UnsupportedMediaType:  "请求体须为 JSON|发送 Content-Type: application/json，且不要 Content-Encoding。",
 		OverOrderLimit:        "超过每单限购",
 		IdempotencyKeyReused:  "这个键已代表另一笔请求|每次购买用新的键。",
+		AmountMismatch:        "付款的金额或币种与订单不符|在收银系统中退款，请买家按订单金额支付。",
 		TooManyAttempts:       "该用户对这个商品的预扣次数过多",
 		TooManyWaiting:        "等待的请求过多|不带 wait 查询，或稍后再来。",
 		Internal:              "内部错误|凭 trace_id 可在日志中找到。",

@@ -65,8 +65,9 @@ type answers struct {
 
 func (m *metrics) answers(route string) *answers { return &answers{route: route, requests: m.requests} }
 
-func (a *answers) count(status int) {
-	if status < 0 || status >= len(a.known) { // 0: nothing was written
+// of is the counter of a status; 0 when nothing was written.
+func (a *answers) of(status int) prometheus.Counter {
+	if status < 0 || status >= len(a.known) {
 		status = 0
 	}
 	counter := a.known[status].Load()
@@ -75,5 +76,5 @@ func (a *answers) count(status int) {
 		counter = &found
 		a.known[status].Store(counter)
 	}
-	(*counter).Inc()
+	return *counter
 }

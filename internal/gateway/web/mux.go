@@ -83,8 +83,9 @@ func New(cfg Config, routes []Route) (*Mux, error) {
 	return m, nil
 }
 
-// mount puts the routes on the mux, and beside each path the answer to its
-// other methods, and below all the answer to other paths.
+// mount puts the routes on the mux, and below all a second mux with the answer
+// to the other methods of each path, and to other paths. In one mux a path of
+// all methods would contradict a wider one of a single method.
 func (m *Mux) mount(routes []Route) {
 	methods := map[string][]string{}
 	for _, rt := range routes {
@@ -94,10 +95,11 @@ func (m *Mux) mount(routes []Route) {
 			methods[rt.Path] = append(methods[rt.Path], http.MethodHead)
 		}
 	}
+	rest := http.NewServeMux()
 	for path, list := range methods {
 		slices.Sort(list)
 		allow := strings.Join(list, ", ")
-		m.mux.Handle(path, m.serve(Route{Name: "other", Open: true, Handle: func(w http.ResponseWriter, r *http.Request) error {
+		rest.Handle(path, m.serve(Route{Name: "other", Open: true, Handle: func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Allow", allow)
 			return problem.New(problem.MethodNotAllowed, "%.20q is not one of: %s.", r.Method, allow)
 		}}))
@@ -105,7 +107,8 @@ func (m *Mux) mount(routes []Route) {
 	m.unknown = m.serve(Route{Name: "other", Open: true, Handle: func(http.ResponseWriter, *http.Request) error {
 		return problem.Of(problem.RouteNotFound)
 	}})
-	m.mux.Handle("/", m.unknown)
+	rest.Handle("/", m.unknown)
+	m.mux.Handle("/", rest)
 }
 
 // ServeHTTP answers one request. Paths that are not clean are unknown: the mux
@@ -121,6 +124,9 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve puts around a route what all routes have in common.
 func (m *Mux) serve(rt Route) http.Handler {
 	seconds, answers := m.metrics.seconds.WithLabelValues(rt.Name), m.metrics.answers(rt.Name)
+	for _, bad := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		answers.of(bad) // increase() does not see the step from nothing to the first one
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := m.cfg.Now()
 		rec := &recorder{ResponseWriter: w}
@@ -131,7 +137,7 @@ func (m *Mux) serve(rt Route) http.Handler {
 				m.panicked(rec, r, v)
 			}
 			seconds.Observe(m.cfg.Now().Sub(start).Seconds())
-			answers.count(rec.status)
+			answers.of(rec.status).Inc()
 		}()
 		if err := m.admit(rec, r, rt); err != nil {
 			m.fail(rec, r, err)
@@ -170,8 +176,7 @@ func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 				"trace_id", traceID(r), "error", p.Cause.Error())
 		})
 	}
-	switch p.Code {
-	case problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired:
+	if slices.Contains([]problem.Code{problem.Unauthenticated, problem.InvalidToken, problem.TokenExpired}, p.Code) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="seckill"`)
 	}
 	m.problems.Write(w, r, p, traceID(r))

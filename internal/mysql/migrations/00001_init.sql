@@ -44,7 +44,6 @@ CREATE TABLE stock (
   total      BIGINT      NOT NULL,
   available  BIGINT      NOT NULL,
   per_user   BIGINT      NOT NULL,
-  restocks   BIGINT      NOT NULL DEFAULT 0, -- counts the changes of total: Redis takes the latest, in whatever order it hears of them
   state      VARCHAR(8)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT 'open', -- open|sold_out (the source channel has none left)|closed (stopped: an audit found a violation)
   PRIMARY KEY (product_id),
   CONSTRAINT no_oversell CHECK (available >= 0),

@@ -1,4 +1,7 @@
 -- +goose Up
+-- Counts the changes of total: Redis takes the latest, in whatever order it hears of them.
+ALTER TABLE stock ADD COLUMN restocks BIGINT NOT NULL DEFAULT 0;
+
 -- Each change of a product's total while it may be selling. The ID is the whole of the idempotency.
 CREATE TABLE restocks (
   product_id VARCHAR(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -10,3 +13,4 @@ CREATE TABLE restocks (
 
 -- +goose Down
 DROP TABLE restocks;
+ALTER TABLE stock DROP COLUMN restocks;
