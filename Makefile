@@ -6,6 +6,7 @@ SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
 TOOL    := go tool -modfile=tools/go.mod
 GOTEST  := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -count=1 -timeout 15m
+FUZZTIME ?= 10s
 # The end-to-end tests run built binaries and have the machine to themselves.
 UNITS    = $$(go list ./... | grep -v /internal/e2e)
 
@@ -27,6 +28,15 @@ test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race d
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
 	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
 
+fuzz: ## run every fuzz target for FUZZTIME (10s), on embedded stand-ins where it needs servers
+	@for dir in $$(git grep --untracked -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		targets=$$(go test -list '^Fuzz' ./$$dir) || exit 1; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "== $$dir $$target"; \
+			SECKILL_TEST_SERVERS=embedded go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+		done; \
+	done
+
 test-rules: ## check alerts, their cases and the routes with promtool and amtool; installs them where they are missing
 	deploy/prometheus/test
 
@@ -44,7 +54,7 @@ vet: ## run go vet
 	go vet ./...
 
 build: ## build the binaries into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/gateway ./cmd/stock-worker ./cmd/settle-worker ./cmd/seckill
 
 generate: ## rewrite the generated files
 	go generate ./...

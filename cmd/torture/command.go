@@ -6,10 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/torture"
 )
 
@@ -30,6 +33,11 @@ func command() *cobra.Command {
 		Long:         "Prints one line of JSON. Exit status 0: survived; 3: a violation; 1: the run itself could not be done.",
 		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range cfg.Without {
+				if !slices.Contains(fault.Protections(), name) {
+					return fmt.Errorf("--without %s: no such protection; there are %s", name, strings.Join(fault.Protections(), ", "))
+				}
+			}
 			cfg.Log = cmd.ErrOrStderr()
 			if quiet {
 				cfg.Log = io.Discard
@@ -58,8 +66,10 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.Fsync, "appendfsync", "everysec", "of Redis: everysec or always")
 	f.IntVar(&cfg.Rate, "rate", 250, "requests a second, about")
 	f.IntVar(&cfg.Callers, "callers", 48, "buyers at once")
+	f.DurationVar(&cfg.Limit, "limit", 30*time.Second, "from the last fault until everything accepted must be in the ledger; longer where the machine is shared")
+	f.DurationVar(&cfg.Rest, "rest", 2*time.Minute, "from the last fault until every promise must have its end and the books must balance")
 	f.StringVar(&cfg.Only, "only", "", "only faults whose `kind` begins with this, such as redis or kill:gateway")
-	f.StringSliceVar(&cfg.Without, "without", nil, "`protections` to take out, by comma: the run must then report a violation")
+	f.StringSliceVar(&cfg.Without, "without", nil, "`protections` to take out, by comma: the run must then report a violation; "+strings.Join(fault.Protections(), ", "))
 	f.BoolVar(&quiet, "quiet", false, "print nothing but the result")
 	f.StringVar(&cfg.Root, "root", ".", "the module's `folder`")
 	f.StringVar(&cfg.Dir, "dir", filepath.Join(os.TempDir(), "seckill-torture"), "`folder` for data and logs; emptied first")

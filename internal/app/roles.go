@@ -134,7 +134,7 @@ func (p *process) settleWorker() error {
 		Every: p.cfg.RelayEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
-		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	books := watch.New(watch.Stores{Catalogue: s.Catalog, Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders}, watch.Config{
 		Every: p.cfg.BooksEvery, Now: time.Now, Log: p.log, Registerer: p.reg,

@@ -18,7 +18,7 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
+		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
@@ -30,7 +30,10 @@ func floors() [][]string {
 		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/app", "internal/cli"},
-		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
+		{"internal/torture/stage", "internal/torture/load"},
+		{"internal/torture/plan", "internal/torture/judge"},
+		{"internal/torture"},
+		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill", "cmd/torture"},
 		{"examples/checkout"}, // what others build on us
 	}
 }
@@ -45,14 +48,16 @@ type fence struct {
 func fences() []fence {
 	standIns := []string{"internal/embedded"}
 	return []fence{
-		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers", "internal/bench/site"}, "delivery is decided in one place"},
-		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench/site", "internal/bench/reference", "internal/testservers"}, "one home for key names"},
+		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers", "internal/bench/site", "internal/torture/stage"}, "delivery is decided in one place"},
+		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench/site", "internal/bench/reference", "internal/testservers", "internal/torture/stage", "internal/torture/judge"}, "one home for key names"},
 		{"github.com/go-sql-driver/mysql", []string{"internal/mysql"}, "sessions are READ COMMITTED only when opened there"},
 		{"github.com/cenkalti/backoff", []string{"pkg/events"}, "there is one retry, the consumer's"},
 		{"github.com/alicebob/miniredis", standIns, "a stand-in"},
 		{"github.com/twmb/franz-go", []string{"internal/embedded", "internal/testservers"}, "a stand-in, and what kafka-go cannot ask"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
+		{"github.com/Shopify/toxiproxy", []string{"internal/torture/stage"}, "it breaks connections"},
+		{module + "internal/torture", []string{"internal/torture", "internal/torture/plan", "internal/torture/judge", "cmd/torture"}, "it hurts, and serves nobody"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
 		{module + "internal/testservers", nil, "it is for tests"},
 		{module + "internal/contract", nil, "it is for tests"},
@@ -70,7 +75,7 @@ func production() []string {
 
 // notInProduction lists what those must not link, however far down.
 func notInProduction() []string {
-	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc"}
+	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/torture"}
 }
 
 const (

@@ -14,6 +14,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
@@ -73,6 +74,7 @@ func settle(ctx context.Context, catalogue Pricer, orders Placer, batch []events
 	if err != nil {
 		return nil, fmt.Errorf("settle %d reservations: %w", len(batch), err)
 	}
+	fault.Point(fault.AfterOrder)
 	next := make([]events.Event, len(placed))
 	for i, o := range placed {
 		next[i] = fact(o, batch[i].TraceParent)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -60,6 +61,7 @@ func Payment(orders Closer, ledger Finder) events.Handler {
 		if err != nil {
 			return nil, err
 		}
+		fault.Point(fault.AfterPayment)
 		each(groups, func(indexes []int) {
 			if o, ok := paid[batch[indexes[0]].ReservationID]; ok {
 				answers[indexes[0]] = fact(o, batch[indexes[0]].TraceParent)

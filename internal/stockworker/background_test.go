@@ -159,6 +159,35 @@ func TestReaperGoesBehindTheSettled(t *testing.T) {
 	}
 }
 
+// measured also tells how long its lists are.
+type measured struct{ *fakePending }
+
+func (m measured) Open(_ context.Context, ids []string) (map[string]int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := make(map[string]int)
+	for _, id := range ids {
+		n[id] = len(m.open[id])
+	}
+	return n, nil
+}
+
+// TestReaperAsksForWhatIsThere: nothing of a product with nothing open, and
+// thousands of settled entries in one round.
+func TestReaperAsksForWhatIsThere(t *testing.T) {
+	cache := &fakePending{asked: make(map[string]int), open: map[string][]stock.Reservation{
+		"p": slices.Concat(slices.Repeat([]stock.Reservation{row(0, "p", stock.Deducted, "")}, 9000), []stock.Reservation{row(1, "p", stock.Pending, "")}),
+	}}
+	publisher := &fakePublisher{}
+	catalogue := &fakeCatalogue{products: []catalog.Product{product("p"), product("idle")}}
+	if _, err := stockworker.NewReaper(catalogue, measured{cache}, publisher, stockworker.ReaperConfig{Now: time.Now}).Step(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]int{"p 5s 200": 46}; !maps.Equal(cache.asked, want) || len(publisher.got) != 1 {
+		t.Errorf("asked %v and published %d, want %v and the one behind 9000 others", cache.asked, len(publisher.got), want)
+	}
+}
+
 // fakeShelf is Redis with a ledger behind it, as sets of product IDs.
 type fakeShelf struct {
 	mu      sync.Mutex

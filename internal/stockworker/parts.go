@@ -64,7 +64,7 @@ func inLedger(ctx context.Context, parts []*part, do change) error {
 		for asked := range slices.Chunk(p.asked, stock.MaxBatch) {
 			rows, err := do(ctx, p.productID, asked)
 			if err != nil {
-				p.err = fault(p.productID, err)
+				p.err = faultOf(p.productID, err)
 				return
 			}
 			p.decided = append(p.decided, rows...)
@@ -77,8 +77,8 @@ func inLedger(ctx context.Context, parts []*part, do change) error {
 	return errors.Join(errs...)
 }
 
-// fault tells what no repetition can cure from what may pass.
-func fault(productID string, err error) error {
+// faultOf tells what no repetition can cure from what may pass.
+func faultOf(productID string, err error) error {
 	err = fmt.Errorf("product %s: %w", productID, err)
 	switch {
 	case errors.Is(err, stock.ErrNotFound):

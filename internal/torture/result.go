@@ -19,8 +19,9 @@ type Result struct {
 	FaultsInjected int            `json:"faults_injected"`
 	FaultsByKind   map[string]int `json:"faults_by_kind"`
 	FaultsFailed   int            `json:"faults_failed"`
-	SelfKilled     int            `json:"self_killed"` // at fault points
+	SelfKilled     int            `json:"self_killed"` // processes that ended at a fault point
 	RedisLosses    int            `json:"redis_losses"`
+	UnitsLost      int64          `json:"redis_units_lost"` // given away by Redis and not known any more after a kill or failover
 
 	HTTPRequests  int64            `json:"http_requests"`
 	Accepted      int64            `json:"accepted_202"`
@@ -34,6 +35,7 @@ type Result struct {
 	Paid          int              `json:"paid"`
 	Released      int              `json:"released"`
 	RefusedAfter  map[string]int   `json:"rejected_after_accept"`
+	RefusedUnits  int64            `json:"rejected_after_accept_units"`
 	Checkout      map[string]int64 `json:"checkout"`
 	Operators     map[string]int64 `json:"operators"`
 	Reaped        int64            `json:"reaped"`

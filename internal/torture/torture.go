@@ -32,19 +32,18 @@ type Config struct {
 	Seed     uint64
 	Brokers  int
 	Fsync    string
-	Rate     int      // requests a second
-	Callers  int      // at once
-	Only     string   // faults whose kind begins with it; empty = all
-	Points   []string // where processes may be told to end
-	Without  []string // protections to take out: the run must then fail
+	Rate     int           // requests a second
+	Callers  int           // at once
+	Limit    time.Duration // from the last fault until everything accepted is in the ledger
+	Rest     time.Duration // from the last fault until there is nothing left to wait for
+	Only     string        // faults whose kind begins with it; empty = all
+	Without  []string      // protections to take out: the run must then fail
 	Log      io.Writer
 }
 
 const (
-	payWindow   = 6 * time.Second
-	ledgerLimit = 30 * time.Second  // from the last fault until everything accepted is in the ledger
-	restLimit   = 150 * time.Second // until there is nothing left to wait for
-	probeName   = "probe"
+	payWindow = 6 * time.Second
+	probeName = "probe"
 )
 
 // run is one run in progress.
@@ -103,7 +102,7 @@ func (r *run) settings() (env []string, service, admin string) {
 	service, admin = rand.Text(), rand.Text()
 	env = []string{
 		"SECKILL_KEYS=service:shop:" + service + ",admin:ops:" + admin, "SECKILL_ID_KEY=" + rand.Text(),
-		"SECKILL_SWEEP_EVERY=2s", "SECKILL_SWEEP_AFTER=10s", "SECKILL_AUDIT_EVERY=30s", "SECKILL_LOG_LEVEL=info",
+		"SECKILL_SWEEP_EVERY=10s", "SECKILL_SWEEP_AFTER=20s", "SECKILL_AUDIT_EVERY=30s", "SECKILL_LOG_LEVEL=info",
 	}
 	if len(r.cfg.Without) > 0 {
 		env = append(env, "SECKILL_TEST_OFF="+strings.Join(r.cfg.Without, ","))
@@ -206,7 +205,7 @@ func (r *run) play(ctx context.Context) error {
 	}
 	last := time.Now()
 	r.log("the last fault is over; %d accepted, %d faults", r.buyers.Accepted.Load(), r.result.FaultsInjected)
-	r.await(ctx, 15*time.Second, func() bool { _, ok := r.prober.Recovery(last); return ok })
+	r.await(ctx, r.cfg.Limit, func() bool { _, ok := r.prober.Recovery(last); return ok })
 	closeShop()
 	stopProbing()
 	sellers.Wait()
@@ -216,7 +215,7 @@ func (r *run) play(ctx context.Context) error {
 
 // hurt does the faults, and makes everything well again.
 func (r *run) hurt(ctx context.Context) {
-	actor := &plan.Actor{Stage: r.stage, Products: r.operators.Sale.Products, Points: r.cfg.Points}
+	actor := &plan.Actor{Stage: r.stage, Products: r.operators.Sale.Products}
 	schedule := &plan.Schedule{
 		Actor: actor, Seed: r.cfg.Seed, Only: r.cfg.Only, Heavy: r.cfg.Duration >= 3*time.Minute,
 		Begin: func(kind string, loses []string) { r.excuse(loses, kind); r.log("fault %s", kind) },

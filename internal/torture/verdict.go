@@ -25,12 +25,12 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 			return err == nil && done(state)
 		}
 	}
-	if !r.await(ctx, ledgerLimit-time.Since(last), look(func(s judge.State) bool { return s.Unknown == 0 })) {
-		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, ledgerLimit, err)
+	if !r.await(ctx, r.cfg.Limit-time.Since(last), look(func(s judge.State) bool { return s.Unknown == 0 })) {
+		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, r.cfg.Limit, err)
 	}
 	r.result.LedgerS = seconds(time.Since(last))
 	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
-	r.await(ctx, restLimit-time.Since(last), look(judge.State.AtRest))
+	r.await(ctx, r.cfg.Rest-time.Since(last), look(judge.State.AtRest))
 	r.result.RestS = seconds(time.Since(last))
 	if err != nil {
 		return err
@@ -76,6 +76,7 @@ func (r *run) count(s judge.State) {
 	maps.DeleteFunc(out.Answers, func(k string, _ int64) bool { return strings.HasPrefix(k, "hostile: 4") })
 	out.Reaped, out.Healed, out.Swept = r.scraper.Total("seckill_reaped_total"), r.scraper.Total("seckill_healed_total"), r.scraper.Total("seckill_swept_total")
 	out.Adopted, out.SeenBefore = r.scraper.Total(`seckill_cache_applied_total{outcome="adopted"}`), r.scraper.Total(`seckill_cache_applied_total{outcome="same"}`)
+	out.UnitsLost, out.RefusedUnits = r.stage.Redis.Lost(), s.RefusedUnits
 	out.Growth = r.scraper.Growth()
 	out.Samples, out.SamplesMissed = r.judge.Samples()
 	out.Verdict, out.Findings = r.judge.Verdict()

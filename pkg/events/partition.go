@@ -9,6 +9,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+
+	"github.com/leadingpeers/seckill/internal/fault"
 )
 
 // partition is one partition during one generation of the group.
@@ -253,9 +255,11 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 	if err := p.handle(live, work, b); err != nil {
 		return err
 	}
+	fault.Point(fault.BeforeCommit)
 	if err := p.commit(last.Offset + 1); err != nil {
 		return err
 	}
+	fault.Point(fault.AfterCommit)
 	// The next record is not fetched yet; it is not older than this one.
 	p.board.own(p.place(), Standing{Committed: last.Offset + 1, End: last.HighWaterMark, Oldest: last.Time})
 	return nil
@@ -280,6 +284,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	err := p.retry(live, "handle", p.id, func() error {
 		b.attempts++
 		next, err := p.handler(work, slices.Clone(b.events)) // a copy: handlers may sort
+		fault.Point(fault.BeforeTelling)
 		if unsaid := p.tell(live, work, b.told, next); unsaid != nil {
 			return unsaid
 		}

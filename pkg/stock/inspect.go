@@ -33,6 +33,29 @@ func (c *Cache) Loaded(ctx context.Context, productIDs []string) (map[string]boo
 	return loaded, nil
 }
 
+// Open says how many entries the open list of each product has, in one round
+// trip: reservations not yet decided, and settled ones that nobody has dropped.
+func (c *Cache) Open(ctx context.Context, productIDs []string) (map[string]int, error) {
+	open := make(map[string]int, len(productIDs))
+	if len(productIDs) == 0 {
+		return open, nil
+	}
+	lengths := make([]*redis.IntCmd, len(productIDs))
+	_, err := c.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range productIDs {
+			lengths[i] = pipe.LLen(ctx, c.keys.open(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lengths of %d open lists: %w", len(productIDs), err)
+	}
+	for i, id := range productIDs {
+		open[id] = int(lengths[i].Val())
+	}
+	return open, nil
+}
+
 // Surplus returns the units of a product that may still be reserved. It is
 // below 0 after Redis has lost reservations and adopted them again.
 //

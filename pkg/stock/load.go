@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"iter"
 	"time"
+
+	"github.com/leadingpeers/seckill/internal/fault"
 )
 
 // healChunk is how many rows of the ledger are applied at once.
@@ -34,6 +36,7 @@ func Load(ctx context.Context, c *Cache, l *Ledger, terms Terms) (loaded bool, e
 	if err != nil {
 		return loaded, fmt.Errorf("load: %w", err)
 	}
+	fault.Point(fault.AfterLoad)
 	if _, err := Heal(ctx, c, l, terms.ProductID, healAfterLoad); err != nil {
 		return loaded, fmt.Errorf("load: %w", err)
 	}
@@ -57,6 +60,9 @@ func Heal(ctx context.Context, c *Cache, l *Ledger, productID string, within tim
 		total.NotLoaded += done.NotLoaded
 		return err
 	}
+	if fault.Off(fault.Heal) {
+		return total, nil
+	}
 	var rows []Reservation
 	for r, err := range l.Changed(ctx, productID, within) {
 		if err == nil {
@@ -65,6 +71,7 @@ func Heal(ctx context.Context, c *Cache, l *Ledger, productID string, within tim
 			}
 			err = apply(rows)
 			rows = rows[:0]
+			fault.Point(fault.InHeal)
 		}
 		if err != nil {
 			return total, fmt.Errorf("heal %s: %w", productID, err)

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/lua"
 )
 
@@ -25,8 +26,8 @@ func newScripts(m *metrics) scripts {
 		return &script{text: text, hash: redis.NewScript(text).Hash(), seconds: m.seconds.WithLabelValues(name)}
 	}
 	return scripts{
-		reserve:   load("reserve", lua.Reserve),
-		apply:     load("apply", lua.Apply),
+		reserve:   load("reserve", fault.Without(fault.RecordedAnswer, lua.Reserve, "  if comma then\n", "  if false then\n")),
+		apply:     load("apply", fault.Without(fault.Adopt, lua.Apply, "state == 'C' and quantity or 0", "0")),
 		reap:      load("reap", lua.Reap),
 		preload:   load("preload", lua.Preload),
 		configure: load("configure", lua.Configure),

@@ -24,15 +24,16 @@ type Case struct {
 
 // State says how far the system has come to rest.
 type State struct {
-	Unknown  int // promises that the ledger has not heard of
-	Unended  int // promises that are neither paid nor released
-	Unpaid   int // orders that wait for their payment
-	Differs  int // products in which Redis and the ledger differ
-	Paid     int // promises that ended so
-	Released int
-	Refused  map[string]int // promises that the ledger refused, by excuse: redis_loss or none
-	Orders   int
-	Closed   int
+	Unknown      int // promises that the ledger has not heard of
+	Unended      int // promises that are neither paid nor released
+	Unpaid       int // orders that wait for their payment
+	Differs      int // products in which Redis and the ledger differ
+	Paid         int // promises that ended so
+	Released     int
+	Refused      map[string]int // promises that the ledger refused, by excuse: redis_loss or none
+	RefusedUnits int64
+	Orders       int
+	Closed       int
 
 	problems []problem
 }
@@ -109,6 +110,7 @@ func (s *State) promise(c Case, p load.Promise, r row) {
 			s.problem(Verdict{Other: 1}, "%s of %s was accepted and then refused, though Redis had lost nothing of it", p.ID, p.Product)
 		}
 		s.Refused[excuse]++
+		s.RefusedUnits += p.Quantity
 	default:
 		s.Unended++
 		s.problem(Verdict{Lost: 1}, "without an end: %s: the ledger's row is %s, the order %q", p.ID, r.state, r.order)

@@ -24,7 +24,8 @@ type Checkout struct {
 	PayWindow time.Duration
 	Did       Counts
 
-	later sync.WaitGroup
+	later  sync.WaitGroup
+	forged sync.Map // by reservation
 }
 
 // Handle is an events.Handler for the topic of orders.
@@ -66,9 +67,12 @@ func (c *Checkout) Handle(ctx context.Context, batch []events.Event) (next []eve
 			failed := pay
 			failed.Type, failed.AmountCents, failed.Currency = events.PaymentFailed, 0, ""
 			next = append(next, failed)
-		case fate < 92:
+		case fate < 91:
 			c.Did.Add("paid, then a forged rollback")
 			next = append(next, pay)
+			if _, again := c.forged.LoadOrStore(e.ReservationID, true); again {
+				continue // each costs a dead letter and its halving
+			}
 			forged := events.Event{
 				Type: events.StockRollback, Time: time.Now().UTC(), ReservationID: e.ReservationID, ActivityID: e.ActivityID,
 				ProductID: e.ProductID, UserID: e.UserID, Quantity: 999, Reason: "forged",

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/torture/stage"
 )
 
@@ -30,7 +31,6 @@ type Fault struct {
 type Actor struct {
 	Stage    *stage.Stage
 	Products []string
-	Points   []string // where our processes can be told to end; empty = nowhere
 }
 
 // maker makes one kind of fault. Kinds with more weight come more often.
@@ -42,7 +42,7 @@ type maker struct {
 // makers lists every kind.
 func (a *Actor) makers() []maker {
 	all := []maker{
-		{10, (*Actor).killProcess}, {8, (*Actor).stopProcess}, {3, (*Actor).drainProcess},
+		{12, (*Actor).point}, {10, (*Actor).killProcess}, {8, (*Actor).stopProcess}, {3, (*Actor).drainProcess},
 		{12, (*Actor).link}, {5, (*Actor).door}, {6, (*Actor).toKafka},
 		{4, (*Actor).killRedis}, {8, (*Actor).cutRedis}, {3, (*Actor).stopRedis}, {4, (*Actor).flushAll}, {5, (*Actor).deleteProduct},
 		{2, (*Actor).flushScripts}, {4, (*Actor).failover}, {3, (*Actor).maxMemory},
@@ -54,9 +54,6 @@ func (a *Actor) makers() []maker {
 	}
 	if len(a.Stage.Brokers()) > 1 {
 		all = append(all, maker{6, (*Actor).moveLeaders})
-	}
-	if len(a.Points) > 0 {
-		all = append(all, maker{14, (*Actor).point})
 	}
 	return all
 }
@@ -119,14 +116,15 @@ func (a *Actor) drainProcess(rng *rand.Rand) Fault {
 // point starts a process again that ends by itself when it comes to a fault
 // point.
 func (a *Actor) point(rng *rand.Rand) Fault {
-	p, at, hit := one(rng, a.Stage.Processes), one(rng, a.Points), 1+rng.IntN(20)
+	p := one(rng, a.Stage.Processes)
+	at, hit := one(rng, fault.Points(p.Role)), 1+rng.IntN(20)
 	return Fault{
-		Kind: "point", Target: p.Name, For: between(rng, 2*time.Second, 5*time.Second),
+		Kind: "point:" + at, Target: p.Name, For: between(rng, 2*time.Second, 5*time.Second),
 		Begin: func(ctx context.Context) error {
 			p.Kill()
 			return p.Start(ctx, fmt.Sprintf("SECKILL_TEST_FAULTS=%s:%d", at, hit))
 		},
-		End: func(ctx context.Context) error { p.Kill(); return p.Start(ctx) },
+		End: p.Disarm,
 	}
 }
 

@@ -35,7 +35,7 @@ type Schedule struct {
 func (s *Schedule) Run(ctx context.Context) {
 	rng := rand.New(rand.NewPCG(s.Seed, 0x746f7274757265))
 	for ctx.Err() == nil {
-		pause(ctx, between(rng, 300*time.Millisecond, 2500*time.Millisecond))
+		pause(ctx, between(rng, 100*time.Millisecond, 1200*time.Millisecond))
 		if ctx.Err() != nil {
 			return
 		}

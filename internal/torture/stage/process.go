@@ -58,6 +58,17 @@ func (p *Process) Start(ctx context.Context, extra ...string) error {
 	return err
 }
 
+// Disarm starts it again as usual if it is still to end at a fault point.
+func (p *Process) Disarm(ctx context.Context) error {
+	p.mu.Lock()
+	armed := p.armed && p.running != nil
+	p.mu.Unlock()
+	if armed {
+		p.Kill()
+	}
+	return p.Start(ctx)
+}
+
 // Kill ends it as a crash does.
 func (p *Process) Kill() {
 	p.mu.Lock()

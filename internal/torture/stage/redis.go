@@ -29,6 +29,47 @@ type Redis struct {
 	cmds   [2]*exec.Cmd
 	master int
 	sizes  []size // of the master's AOF, lately
+	held   int64  // units that were not surplus when it was killed
+	lost   int64  // units that Redis had promised and has lost, in all
+}
+
+// Lost is how many units, over all products, Redis had given away and did not
+// know of any more when it was back.
+func (r *Redis) Lost() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lost
+}
+
+// taken sums what the surpluses lack of the totals. The master takes no writes
+// for a moment when pause is set, so that nothing comes in between.
+func (r *Redis) taken(ctx context.Context, pause bool) int64 {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	client := r.Master()
+	if pause {
+		_ = client.Do(ctx, "CLIENT", "PAUSE", 2000, "WRITE").Err()
+	}
+	var sum int64
+	keys := client.Scan(ctx, 0, Prefix+":{*}", 1000).Iterator()
+	for keys.Next(ctx) {
+		n, err := client.HMGet(ctx, keys.Val(), "total", "surplus").Result()
+		if err != nil || n[0] == nil || n[1] == nil {
+			continue
+		}
+		var total, surplus int64
+		_, _ = fmt.Sscan(fmt.Sprint(n[0], " ", n[1]), &total, &surplus)
+		sum += total - surplus
+	}
+	return sum
+}
+
+// noteLoss compares with what was taken when the master was killed.
+func (r *Redis) noteLoss(ctx context.Context) {
+	now := r.taken(ctx, false)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost += max(0, r.held-now)
 }
 
 // size is how long the AOF was at a moment.
@@ -86,8 +127,10 @@ func (r *Redis) kill(i int) {
 // cut off as far as it was written in that time: what a power cut takes. Start
 // starts it again. It returns how many bytes were lost.
 func (r *Redis) Kill(lose time.Duration) (lost int64, err error) {
+	held := r.taken(context.Background(), true)
 	r.mu.Lock()
 	i := r.master
+	r.held = held
 	r.mu.Unlock()
 	at := time.Now().Add(-lose)
 	r.kill(i)
@@ -114,7 +157,11 @@ func (r *Redis) Start(ctx context.Context) error {
 	r.mu.Lock()
 	i := r.master
 	r.mu.Unlock()
-	return r.start(ctx, i)
+	if err := r.start(ctx, i); err != nil {
+		return err
+	}
+	r.noteLoss(ctx)
+	return nil
 }
 
 // Signal sends a signal to the master's process.
@@ -134,13 +181,15 @@ func (r *Redis) Failover(ctx context.Context) error {
 	old := r.master
 	next := 1 - old
 	r.mu.Unlock()
+	held := r.taken(ctx, true)
 	r.kill(old)
 	if err := r.clients[next].SlaveOf(ctx, "NO", "ONE").Err(); err != nil {
 		return fmt.Errorf("promote the replica: %w", err)
 	}
 	r.mu.Lock()
-	r.master, r.sizes = next, nil
+	r.master, r.sizes, r.held = next, nil, held
 	r.mu.Unlock()
+	r.noteLoss(ctx)
 	for _, l := range r.links {
 		if err := l.renew(r.ports[next]); err != nil {
 			return err
