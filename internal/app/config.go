@@ -56,6 +56,8 @@ type Config struct {
 	PublishTimeout time.Duration `koanf:"publish-timeout"`
 	MaxInFlight    int           `koanf:"max-in-flight"`
 	MaxWaiting     int           `koanf:"max-waiting"`
+	GCPercent      int           `koanf:"gc-percent"`
+	MemoryLimitMB  int           `koanf:"memory-limit-mb"`
 
 	SessionTimeout time.Duration `koanf:"session-timeout"`
 
@@ -129,6 +131,8 @@ func gatewayFlags(fs *pflag.FlagSet) {
 	fs.Duration("publish-timeout", 2*time.Second, "how long a buyer waits for Kafka's acknowledgement before the answer is 503")
 	fs.Int("max-in-flight", 4096, "requests served at once; more are answered 503 at once")
 	fs.Int("max-waiting", 8192, "long polls at once, beside max-in-flight")
+	fs.Int("gc-percent", 250, "Go's GOGC: more = less CPU and more memory; 100 is Go's own default")
+	fs.Int("memory-limit-mb", 1024, "Go's GOMEMLIMIT: near it memory is collected more often, whatever gc-percent says; 0 = none")
 }
 
 // Load reads the configuration: the flags given, then SECKILL_* variables,
@@ -249,6 +253,8 @@ func (c Config) validate() error {
 	check(c.MySQLConns >= 2 && c.MySQLConns <= 1000, "mysql-conns", "%d: want 2 to 1000", c.MySQLConns)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q: want debug, info, warn or error", c.LogLevel)
 	check(c.TraceShare >= 0 && c.TraceShare <= 1, "trace-share", "%v: want 0 to 1", c.TraceShare)
+	check(c.GCPercent >= 0, "gc-percent", "%d: want 1 or more", c.GCPercent)
+	check(c.MemoryLimitMB >= 0, "memory-limit-mb", "%d: want 1 or more, or 0 for none", c.MemoryLimitMB)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
 		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/leadingpeers/seckill/internal/audit"
@@ -28,6 +30,7 @@ func (p *process) gateway(ctx context.Context) error {
 	if err := p.cfg.requireSecrets(); err != nil {
 		return err
 	}
+	p.cfg.tuneMemory()
 	fixed, err := p.cfg.apiKeys()
 	if err != nil {
 		return err
@@ -77,6 +80,17 @@ func (p *process) gateway(ctx context.Context) error {
 		return drain(ctx, server, p.cfg.DrainLimit)
 	})
 	return nil
+}
+
+// tuneMemory trades memory for CPU: a gateway lives on short-lived objects, and
+// collecting them took a third of its handlers' time. Go's own variables win.
+func (c Config) tuneMemory() {
+	if os.Getenv("GOGC") == "" && c.GCPercent > 0 {
+		debug.SetGCPercent(c.GCPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" && c.MemoryLimitMB > 0 {
+		debug.SetMemoryLimit(int64(c.MemoryLimitMB) << 20)
+	}
 }
 
 // drain stops accepting and waits for the requests in flight.

@@ -13,6 +13,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base32"
 	"errors"
 	"log/slog"
@@ -105,6 +107,7 @@ type Gateway struct {
 	catalogue      *catalogue.Catalogue
 	mux            *web.Mux
 	base32         *base32.Encoding
+	macs           sync.Pool // of *keyed
 	busy           *web.Slots
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
@@ -127,6 +130,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		cfg:            cfg,
 		base32:         base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding),
+		macs:           sync.Pool{New: func() any { return &keyed{Hash: hmac.New(sha256.New, cfg.IDKey)} }},
 		busy:           web.NewSlots(cfg.MaxInFlight),
 		waiting:        web.NewSlots(cfg.MaxWaiting),
 		cacheSeconds:   stages.WithLabelValues("cache"),

@@ -70,6 +70,7 @@ type Publisher struct {
 	metrics   producerMetrics
 
 	waiting atomic.Int64 // events in the lanes and on the wire
+	heard   atomic.Pointer[layouts]
 	fresh   atomic.Int64 // when the metadata were last thrown away, Unix ms
 
 	mu     sync.Mutex
@@ -178,14 +179,17 @@ func (p *Publisher) publish(ctx context.Context, records []record) error {
 	timer := prometheus.NewTimer(p.metrics.seconds)
 	defer timer.ObserveDuration()
 
-	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
-		backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
+	var pause *backoff.ExponentialBackOff
 	var refused error
 	for {
-		got := p.round(ctx, records)
+		got := p.round(ctx, records, pause == nil)
 		refused = graver(refused, got.refused)
 		if len(got.again) == 0 {
 			return refused
+		}
+		if pause == nil {
+			pause = backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
+				backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 		}
 		if err := p.wait(ctx, pause.NextBackOff()); err != nil {
 			for _, r := range got.again {
@@ -221,9 +225,10 @@ type outcome struct {
 }
 
 // round sends records once, each to the leader of its partition. It has taken
-// them out of p.waiting when it returns, save those it gave up waiting for.
-func (p *Publisher) round(ctx context.Context, records []record) outcome {
-	topics, err := p.topics(ctx, records)
+// them out of p.waiting when it returns, save those it gave up waiting for. The
+// first round may go by what it has lately heard of the leaders.
+func (p *Publisher) round(ctx context.Context, records []record, first bool) outcome {
+	topics, err := p.topics(ctx, records, first)
 	if err != nil {
 		p.waiting.Add(-int64(len(records)))
 		if retriable(err) {
@@ -234,18 +239,24 @@ func (p *Publisher) round(ctx context.Context, records []record) outcome {
 	c := &call{done: make(chan struct{})}
 	c.left.Store(int64(len(records)))
 	items := make([]item, len(records))
-	byLeader := map[int32][]*item{}
+	var byLeader map[int32][]*item // of several: a lone one needs no sorting
 	for i, r := range records {
 		it := &items[i]
 		it.record, it.call = r, c
-		if leader, err := topics[r.topic].route(p.balancer, it); err != nil {
+		switch leader, err := topics[r.topic].route(p.balancer, it); {
+		case err != nil:
 			p.finish([]*item{it}, err)
-		} else {
+		case len(records) == 1:
+			p.enqueue(leader, it) //nolint:contextcheck // a request belongs to all its callers, no one's end may cut it short
+		default:
+			if byLeader == nil {
+				byLeader = map[int32][]*item{}
+			}
 			byLeader[leader] = append(byLeader[leader], it)
 		}
 	}
 	for leader, some := range byLeader {
-		p.enqueue(leader, some) //nolint:contextcheck // a request belongs to all its callers, no one's end may cut it short
+		p.enqueue(leader, some...) //nolint:contextcheck // as above
 	}
 	select {
 	case <-c.done:

@@ -15,6 +15,7 @@ import (
 
 // Snapshot is what is on sale, in memory. *catalog.Snapshot is one.
 type Snapshot interface {
+	Current() *catalog.View
 	Get(ctx context.Context) (*catalog.View, error)
 }
 

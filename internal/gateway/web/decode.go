@@ -48,6 +48,9 @@ func Decode(r *http.Request, limit int64, fields ...Field) error {
 	if err != nil {
 		return err
 	}
+	if decodePlain(body, fields) {
+		return nil
+	}
 	return decodeObject(body, fields)
 }
 
@@ -70,6 +73,9 @@ func DecodeOptional(r *http.Request, limit int64, fields ...Field) error {
 }
 
 func checkMediaType(h http.Header) error {
+	if sent := h["Content-Type"]; len(sent) == 1 && sent[0] == "application/json" && len(h["Content-Encoding"]) == 0 {
+		return nil // as nearly everybody writes it
+	}
 	kind, params, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil || kind != "application/json" {
 		return problem.New(problem.UnsupportedMediaType, "Content-Type is %.80q: want application/json.", h.Get("Content-Type"))
@@ -84,6 +90,13 @@ func checkMediaType(h http.Header) error {
 }
 
 func readBody(r *http.Request, limit int64) ([]byte, error) {
+	if n := r.ContentLength; n > 0 && n <= limit {
+		body := make([]byte, n)
+		if _, err := io.ReadFull(r.Body, body); err == nil { // net/http ends the body there
+			return body, nil
+		}
+		return nil, problem.New(problem.MalformedJSON, "The body ended before it was complete.")
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	switch {
 	case err != nil:

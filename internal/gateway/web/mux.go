@@ -12,7 +12,6 @@ import (
 	"path"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -126,9 +125,9 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve puts around a route what all routes have in common.
 func (m *Mux) serve(rt Route) http.Handler {
-	seconds := m.metrics.seconds.WithLabelValues(rt.Name)
+	seconds, answers := m.metrics.seconds.WithLabelValues(rt.Name), m.metrics.answers(rt.Name)
 	for _, bad := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable} {
-		m.metrics.requests.WithLabelValues(rt.Name, strconv.Itoa(bad)) // increase() does not see the step from nothing to the first one
+		answers.of(bad) // increase() does not see the step from nothing to the first one
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := m.cfg.Now()
@@ -140,7 +139,7 @@ func (m *Mux) serve(rt Route) http.Handler {
 				m.panicked(rec, r, v)
 			}
 			seconds.Observe(m.cfg.Now().Sub(start).Seconds())
-			m.metrics.answered(rt.Name, rec.status)
+			answers.of(rec.status).Inc()
 			end(failure(rec.status))
 		}()
 		if err := m.admit(rec, r, rt); err != nil {
