@@ -1,11 +1,12 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast lint vet build generate up down bench-smoke
+.PHONY: help demo dev test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
 TOOL    := go tool -modfile=tools/go.mod
 GOTEST  := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -count=1 -timeout 15m
+FUZZTIME ?= 10s
 # The end-to-end tests run built binaries and have the machine to themselves.
 UNITS    = $$(go list ./... | grep -v /internal/e2e)
 
@@ -19,13 +20,26 @@ dev: ## run the whole stack on embedded stand-ins and keep it up
 	go run ./cmd/seckill dev
 
 test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
+	deploy/local/install monitoring
 	eval "$$($(SERVERS) env)"; status=0; \
 		$(GOTEST) -race $(UNITS) || status=1; \
-		$(GOTEST) ./internal/e2e/... || status=1; \
+		$(GOTEST) -timeout 25m ./internal/e2e/... || status=1; \
 		exit $$status
 
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
 	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (10s), on embedded stand-ins where it needs servers
+	@for dir in $$(git grep --untracked -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		targets=$$(go test -list '^Fuzz' ./$$dir) || exit 1; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "== $$dir $$target"; \
+			SECKILL_TEST_SERVERS=embedded go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+		done; \
+	done
+
+test-rules: ## check alerts, their cases and the routes with promtool and amtool; installs them where they are missing
+	deploy/prometheus/test
 
 lint: ## check Go with golangci-lint and the scripts with bash and, where it is installed, shellcheck
 	$(TOOL) golangci-lint run --allow-serial-runners ./...
@@ -34,11 +48,14 @@ lint: ## check Go with golangci-lint and the scripts with bash and, where it is 
 		if command -v shellcheck >/dev/null; then shellcheck $$script || exit 1; fi; \
 	done
 
+lint-api: ## check the contracts, api/openapi.yaml and api/asyncapi.yaml, with their standards' own tools from npm
+	api/lint
+
 vet: ## run go vet
 	go vet ./...
 
 build: ## build the binaries into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/gateway ./cmd/stock-worker ./cmd/settle-worker ./cmd/seckill
 
 generate: ## rewrite the generated files
 	go generate ./...

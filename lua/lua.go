@@ -23,4 +23,7 @@ var (
 	// Configure sets the terms of a loaded product.
 	//go:embed configure.lua
 	Configure string
+	// Balance reads surplus and pending units of a product at one instant.
+	//go:embed balance.lua
+	Balance string
 )

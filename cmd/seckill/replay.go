@@ -6,10 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
-	"os/user"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,27 +38,12 @@ func withDesk(cmd *cobra.Command, f func(ctx context.Context, d replay.Desk) err
 	kafka := kafkalog.Open(stores.Kafka)
 	err = f(cmd.Context(), replay.Desk{
 		Kafka: kafka, DB: stores.DB, Books: stores.Books(), Publisher: stores.Publisher, Handlers: stores.Handlers(),
-		By: operator(), Now: time.Now, Log: app.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel),
+		By: operator(""), Now: time.Now, Log: app.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel),
 	})
 	kafka.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 10*time.Second)
 	defer cancel()
 	return errors.Join(err, stores.Close(closing))
-}
-
-// operator is who runs the command, as far as this machine knows.
-func operator() string {
-	name := "unknown"
-	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	name = strings.Map(func(r rune) rune {
-		if r > ' ' && r <= '~' {
-			return r
-		}
-		return '_'
-	}, name)
-	return "os:" + name[:min(len(name), 60)]
 }
 
 func replayPlan() *cobra.Command {
@@ -188,7 +170,7 @@ if the plan had unsettled events or other traffic was on.`,
 	_ = cmd.MarkFlagRequired("mode")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		o.Mode = replay.Mode(mode)
-		if o.Rate, err = perSecond(speed, o.Mode); err != nil {
+		if o.Rate, err = pace(speed, o.Mode); err != nil {
 			return wrongUsage(cmd, "--rate: %v", err)
 		}
 		return withDesk(cmd, func(ctx context.Context, d replay.Desk) error {
@@ -205,19 +187,15 @@ if the plan had unsettled events or other traffic was on.`,
 	return cmd
 }
 
-// perSecond reads a rate; what is not said is gentle, because a sale may be on.
-func perSecond(text string, mode replay.Mode) (float64, error) {
+// pace reads a rate; what is not said is gentle, because a sale may be on.
+func pace(text string, mode replay.Mode) (float64, error) {
 	switch {
 	case text == "" && mode == replay.Reset, text == "max":
 		return 0, nil
 	case text == "":
 		return 1000, nil
 	}
-	n, err := strconv.ParseFloat(strings.TrimSuffix(text, "/s"), 64)
-	if err != nil || n <= 0 || math.IsInf(n, 0) || math.IsNaN(n) {
-		return 0, fmt.Errorf("%q: want events a second such as 500/s, or max", text)
-	}
-	return n, nil
+	return perSecond(text)
 }
 
 // finished shows what came of a replay.

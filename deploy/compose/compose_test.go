@@ -50,6 +50,12 @@ func TestDependenciesAndVolumesExist(t *testing.T) {
 		mounts, _ := service["volumes"].([]any)
 		for _, mount := range mounts {
 			volume, _, _ := strings.Cut(fmt.Sprint(mount), ":")
+			if strings.HasPrefix(volume, "./") {
+				if _, err := os.Stat(filepath.Join(root, volume)); err != nil {
+					t.Errorf("%s mounts what is not there: %v", name, err)
+				}
+				continue
+			}
 			if _, ok := volumes[volume]; !ok {
 				t.Errorf("%s mounts %s, which is no volume", name, volume)
 			}
@@ -87,6 +93,32 @@ func TestSettingsAreKnown(t *testing.T) {
 		if cfg.Redis != "redis:6379" || cfg.Kafka != "kafka:9092" || !strings.HasPrefix(cfg.MySQL, "root@tcp(mysql:3306)") {
 			t.Errorf("%s: reaches %s, %s and %s, want the services redis, kafka and mysql", role, cfg.Redis, cfg.Kafka, cfg.MySQL)
 		}
+	}
+}
+
+// Prometheus finds the processes by the services' names, at the port where
+// they listen, under the jobs that the rules know.
+func TestTheObservabilityProfile(t *testing.T) {
+	_, all := services(t)
+	for _, name := range []string{"prometheus", "alertmanager", "grafana"} {
+		if fmt.Sprint(all[name]["profiles"]) != "[observability]" {
+			t.Errorf("%s: profiles %v, want only observability", name, all[name]["profiles"])
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/prometheus.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
+		settings, _ := all[string(role)]["environment"].(map[string]any)
+		_, port, _ := strings.Cut(fmt.Sprint(settings["SECKILL_ADMIN_LISTEN"]), ":")
+		want := fmt.Sprintf("job_name: seckill-%s\n    dns_sd_configs: [{ names: [%s], type: A, port: %s,", role, role, port)
+		if !strings.Contains(string(text), want) {
+			t.Errorf("prometheus.yml lacks %q", want)
+		}
+	}
+	if !strings.Contains(string(text), "alertmanager:9093") {
+		t.Error("prometheus.yml sends its alerts to none of the services")
 	}
 }
 

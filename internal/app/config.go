@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -44,6 +45,8 @@ type Config struct {
 	Listen      string        `koanf:"listen"`
 	AdminListen string        `koanf:"admin-listen"`
 	LogLevel    string        `koanf:"log-level"`
+	OTLP        string        `koanf:"otlp-endpoint"`
+	TraceShare  float64       `koanf:"trace-share"`
 	DrainDelay  time.Duration `koanf:"drain-delay"`
 	DrainLimit  time.Duration `koanf:"drain-limit"`
 
@@ -59,10 +62,14 @@ type Config struct {
 	ReapAfter   time.Duration `koanf:"reap-after"`
 	ReapEvery   time.Duration `koanf:"reap-every"`
 	HealEvery   time.Duration `koanf:"heal-every"`
+	AuditEvery  time.Duration `koanf:"audit-every"`
 	ExpireEvery time.Duration `koanf:"expire-every"`
 	RelayEvery  time.Duration `koanf:"relay-every"`
 	SweepEvery  time.Duration `koanf:"sweep-every"`
 	SweepAfter  time.Duration `koanf:"sweep-after"`
+	BooksEvery  time.Duration `koanf:"books-every"`
+
+	log *slog.Logger // of the process; nil = none
 }
 
 // Flags adds the flags of a role to fs. Each role shows only what it uses; a
@@ -83,6 +90,9 @@ func Flags(fs *pflag.FlagSet, role Role) {
 	fs.String("log-level", "info", "debug, info, warn or error; logs are JSON lines on standard error")
 	fs.Duration("drain-delay", 0, "after SIGTERM, how long /readyz answers 503 before anything else stops, so that load balancers notice")
 	fs.Duration("drain-limit", 20*time.Second, "after SIGTERM, how long work in flight may take before the process gives up on it")
+	if role != "" {
+		traceFlags(fs)
+	}
 	switch role {
 	case RoleGateway:
 		gatewayFlags(fs)
@@ -91,13 +101,20 @@ func Flags(fs *pflag.FlagSet, role Role) {
 		fs.Duration("reap-after", 5*time.Second, "publish a reservation again when it has been pending in Redis for this long")
 		fs.Duration("reap-every", time.Second, "how often to look for such reservations")
 		fs.Duration("heal-every", time.Second, "how often to look for products missing in Redis, and for a restarted Redis")
+		fs.Duration("audit-every", time.Minute, "how often to check the ledger's equation, and how long Redis may differ from the ledger before the product is stopped")
 	case RoleSettleWorker:
 		workerFlags(fs)
 		fs.Duration("expire-every", 500*time.Millisecond, "how often to cancel orders past their payment deadline")
 		fs.Duration("relay-every", 100*time.Millisecond, "how often to look for new events in the outbox")
 		fs.Duration("sweep-every", time.Minute, "how often to look for deductions without an order and cancelled orders still deducted")
 		fs.Duration("sweep-after", time.Minute, "how old such a row must be before its event is published again")
+		fs.Duration("books-every", 10*time.Second, "how often to measure the books of what is on sale, for the metrics seckill_books_*")
 	}
+}
+
+func traceFlags(fs *pflag.FlagSet) {
+	fs.String("otlp-endpoint", "", "base `URL` of a collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; empty = none are sent")
+	fs.Float64("trace-share", 0, "share of the traces that begin here that is sent, 0 to 1; those that the caller has sampled are sent in any case")
 }
 
 func workerFlags(fs *pflag.FlagSet) {
@@ -231,9 +248,10 @@ func (c Config) validate() error {
 	check(c.Kafka != "", "kafka", "is empty: want host:port")
 	check(c.MySQLConns >= 2 && c.MySQLConns <= 1000, "mysql-conns", "%d: want 2 to 1000", c.MySQLConns)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q: want debug, info, warn or error", c.LogLevel)
+	check(c.TraceShare >= 0 && c.TraceShare <= 1, "trace-share", "%v: want 0 to 1", c.TraceShare)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
-		"heal-every": c.HealEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter,
+		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,
 	} {
 		check(d >= 0, name, "%s: want a positive duration such as 500ms or 5s", d)
 	}

@@ -9,10 +9,12 @@ import (
 
 	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/gateway"
+	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
 	"github.com/leadingpeers/seckill/internal/ops/lag"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/internal/stockworker"
+	"github.com/leadingpeers/seckill/internal/watch"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -44,9 +46,13 @@ func (p *process) gateway(ctx context.Context) error {
 		Search: func(ctx context.Context, q events.Query) ([]events.Record, bool, error) {
 			return events.Search(ctx, s.Kafka, q)
 		},
+		Heal: func(ctx context.Context, productID string) error {
+			_, err := stock.Heal(ctx, s.Cache, s.Ledger, productID, 0)
+			return err
+		},
 		Keys: fixed, KeyStore: keys.NewStore(s.DB), Trail: audit.NewTrail(s.DB), Tokens: tokens, IDKey: []byte(p.cfg.IDKey), PublishTimeout: p.cfg.PublishTimeout,
 		MaxInFlight: p.cfg.MaxInFlight, MaxWaiting: p.cfg.MaxWaiting,
-		Now: time.Now, Log: p.log, Registerer: p.reg,
+		Now: time.Now, Log: p.log, Registerer: p.reg, Tracer: p.httpTracer(),
 	})
 	if err != nil {
 		return err
@@ -94,10 +100,14 @@ func (p *process) stockWorker() error {
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
 		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	healer := stockworker.NewHealer(s.Catalog, stockworker.NewShelf(s.Cache, s.Ledger), stockworker.HealerConfig{
+	shelf := stockworker.NewShelf(s.Cache, s.Ledger)
+	healer := stockworker.NewHealer(s.Catalog, shelf, stockworker.HealerConfig{
 		Every: p.cfg.HealEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, reaper.Run, healer.Run, p.lagPoller())
+	auditor := stockworker.NewAuditor(s.Catalog, s.Ledger, shelf, stockworker.AuditorConfig{
+		Every: p.cfg.AuditEvery, DriftEvery: p.cfg.AuditEvery / 12, DriftFor: p.cfg.AuditEvery, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, reaper.Run, healer.Run, auditor.Run, p.lagPoller())
 	return nil
 }
 
@@ -113,9 +123,12 @@ func (p *process) settleWorker() error {
 		Every: p.cfg.RelayEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
-		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
-	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, p.lagPoller())
+	books := watch.New(watch.Stores{Catalogue: s.Catalog, Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders}, watch.Config{
+		Every: p.cfg.BooksEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
+	})
+	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, books.Run, p.lagPoller())
 	return nil
 }
 
@@ -142,7 +155,22 @@ func (p *process) consume(group string, topic events.Topic, handle events.Handle
 	consumer := events.NewConsumer(events.ConsumerConfig{
 		ClientConfig: p.stores.Kafka, Group: group, Topic: topic, Now: time.Now,
 		SessionTimeout: p.cfg.SessionTimeout, DrainTimeout: p.cfg.SessionTimeout * 7 / 10,
-		Log: p.log, Registerer: p.reg,
+		Log: p.log, Registerer: p.reg, Tracer: p.eventTracer(),
 	}, handle, p.stores.Publisher)
 	p.services = append(p.services, consumer.Run)
+}
+
+// httpTracer and eventTracer are the tracer, or a nil that is one to its user.
+func (p *process) httpTracer() web.Tracer {
+	if p.tracer == nil {
+		return nil
+	}
+	return p.tracer
+}
+
+func (p *process) eventTracer() events.Tracer {
+	if p.tracer == nil {
+		return nil
+	}
+	return p.tracer
 }

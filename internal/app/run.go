@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/leadingpeers/seckill/internal/trace"
 )
 
 // service is a part of a process that runs until its context ends and then
@@ -23,6 +26,7 @@ type process struct {
 	log    *slog.Logger
 	reg    *prometheus.Registry
 	stores *Stores
+	tracer *trace.Tracer // nil = none
 	admin  admin
 	api    string // address of the API, empty when there is none
 
@@ -37,25 +41,44 @@ type process struct {
 // by itself. Nothing is lost when it does not return at all: that is what the
 // protocol is for.
 func Run(ctx context.Context, role Role, cfg Config, log *slog.Logger) (err error) {
-	p := &process{role: role, cfg: cfg, log: log, reg: prometheus.NewRegistry(), admin: admin{limit: 2 * time.Second}}
-	p.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if p.stores, err = Open(ctx, cfg, string(role), p.reg); err != nil {
+	p, err := open(ctx, role, cfg, log)
+	if err != nil {
 		return err
 	}
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainLimit)
 		defer cancel()
-		err = errors.Join(err, p.stores.Close(closing))
+		err = errors.Join(err, p.stores.Close(closing), p.tracer.Close(closing))
 	}()
+	if err := p.assemble(ctx); err != nil {
+		return err
+	}
+	return p.run(ctx)
+}
+
+// open makes a process with its connections and without its services.
+func open(ctx context.Context, role Role, cfg Config, log *slog.Logger) (*process, error) {
+	p := &process{role: role, cfg: cfg, log: log, reg: prometheus.NewRegistry(), admin: admin{limit: 2 * time.Second}}
+	p.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(role))
+	quietRedis(log)
+	p.cfg.log = log
+	var err error
+	p.tracer, err = trace.New(trace.Config{
+		Endpoint: cfg.OTLP, Share: cfg.TraceShare, Service: "seckill-" + string(role), Version: Version(), Serves: role == RoleGateway, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.stores, err = Open(ctx, p.cfg, string(role), p.reg); err != nil {
+		return nil, err
+	}
+	p.reg.MustRegister(collectors.NewDBStatsCollector(p.stores.DB, "seckill"))
 	p.admin.checks = []check{
 		{"redis", p.stores.Cache.Ping},
 		{"kafka", p.stores.Publisher.Ping},
 		{"mysql", p.stores.DB.PingContext},
 	}
-	if err := p.assemble(ctx); err != nil {
-		return err
-	}
-	return p.run(ctx)
+	return p, nil
 }
 
 func (p *process) assemble(ctx context.Context) error {
@@ -121,4 +144,15 @@ func cmpErr(err, otherwise error) error {
 		return err
 	}
 	return otherwise
+}
+
+// buildInfo is 1, and its labels say which build of which process answers.
+func buildInfo(role Role) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "seckill_build_info",
+		Help:        "1; the labels say which process this is, of which version, built with which Go.",
+		ConstLabels: prometheus.Labels{"service": string(role), "version": Version(), "go_version": runtime.Version()},
+	})
+	g.Set(1)
+	return g
 }

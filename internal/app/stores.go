@@ -52,11 +52,11 @@ func Open(ctx context.Context, cfg Config, id string, reg prometheus.Registerer)
 	return &Stores{
 		DB:        db,
 		Kafka:     kafka,
-		Cache:     stock.NewCache(client, stock.CacheConfig{Prefix: cfg.Prefix, Registerer: reg}),
+		Cache:     stock.NewCache(client, stock.CacheConfig{Prefix: cfg.Prefix, Registerer: reg, Now: time.Now}),
 		Ledger:    stock.NewLedger(db),
 		Catalog:   catalog.NewStore(db),
 		Orders:    order.NewStore(db),
-		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now, Registerer: reg}),
+		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now, Registerer: reg, Log: cfg.log}),
 		redis:     client,
 	}, nil
 }

@@ -3,6 +3,7 @@ package audit_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -72,7 +73,7 @@ func TestARolledBackChangeLeavesNoEntry(t *testing.T) {
 		}
 		return failed
 	})
-	if err != failed {
+	if !errors.Is(err, failed) {
 		t.Fatal(err)
 	}
 	if err := write(t.Context(), db, "product/phone"); err != nil {

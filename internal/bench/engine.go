@@ -6,159 +6,151 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/leadingpeers/seckill/internal/bench/figures"
+	"github.com/leadingpeers/seckill/internal/bench/reference"
+	"github.com/leadingpeers/seckill/internal/bench/site"
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
-// seedScript is the pre-deduction as everybody writes it first, word for word
-// from the document that this project began with. It oversells; here it only
-// sets the price of one EVALSHA for each request.
-const seedScript = `
-local key = KEYS[1]
-local surplus_stock_field = ARGV[1]
-local restriction_field = ARGV[2]
-local increment = ARGV[3]
-if redis.call('HEXISTS', key, surplus_stock_field) ~= 1 then return -1 end
-local values = redis.call('HMGET', key, surplus_stock_field, restriction_field)
-if #values ~= 2 then return -1 end
-local stock = tonumber(values[1])
-local restriction = tonumber(values[2])
-if not (stock > 0) then return -1 end
-if tonumber(increment) > restriction then return -2 end
-redis.call('HINCRBYFLOAT', key, surplus_stock_field, -increment)
-return stock
-`
+// rate is one side's repeat of the engine.
+type rate struct{ perSecond, redisMicros float64 }
 
-// Engine measures stock.Cache.Reserve under cfg.Callers callers against
-// redis-benchmark with the seed's script, one call each without pipelining. It
-// needs the program redis-benchmark, and flushes nothing: its keys are its own.
-func Engine(ctx context.Context, addr string, cfg Config) ([]Figure, error) {
-	client := redis.NewClient(&redis.Options{Addr: addr})
-	defer func() { _ = client.Close() }()
-	rate := Figure{Name: "engine: reservations", Unit: "/s"}
-	cpu := Figure{Name: "engine: Redis CPU a reservation", Unit: "µs"}
-	err := cfg.repeat(ctx,
-		func(ctx context.Context) error {
-			perSecond, micros, err := engineSubject(ctx, client, cfg)
-			rate.Subject, cpu.Subject = append(rate.Subject, perSecond), append(cpu.Subject, micros)
+// engine needs the program redis-benchmark.
+func engine(ctx context.Context, b *bench) error {
+	const against = "redis-benchmark EVALSHA of the seed's script, 50 connections, no pipelining"
+	speed := figures.Figure{Name: "engine_rate", What: "reservations a second, one product, " + strconv.Itoa(b.Callers) + " callers", Against: against, Unit: "/s", Goal: ">=5"}
+	cpu := figures.Figure{Name: "engine_redis_cpu", What: "CPU of Redis's main thread for a reservation", Against: against, Unit: "µs", Goal: "<=0.2"}
+	defer b.confine()()
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		theirs, err := b.redisBenchmark(ctx)
+		if err != nil {
+			return fmt.Errorf("reference: %w", err)
+		}
+		ours, err := b.reservations(ctx, b.site.Cache, b.Duration)
+		if err != nil {
 			return err
-		},
-		func(ctx context.Context) error {
-			perSecond, micros, err := engineReference(ctx, client, addr, cfg)
-			rate.Reference, cpu.Reference = append(rate.Reference, perSecond), append(cpu.Reference, micros)
-			return err
-		})
-	return []Figure{rate, cpu}, err
+		}
+		speed.Add(ours.perSecond, theirs.perSecond)
+		cpu.Add(ours.redisMicros, theirs.redisMicros)
+		return nil
+	})
+	b.section.Figures = append(b.section.Figures, speed, cpu)
+	return err
 }
 
-func engineSubject(ctx context.Context, client *redis.Client, cfg Config) (perSecond, micros float64, err error) {
-	const total = stock.MaxQuantity
-	cache := stock.NewCache(client, stock.CacheConfig{Prefix: "seckill-bench"})
-	defer cache.Close()
-	terms := stock.Terms{ProductID: "bench", PerOrder: 5, PerUser: 5, OnSale: true, StartsAt: time.Unix(0, 0), EndsAt: time.Unix(1<<33, 0)}
-	if _, err := cache.Preload(ctx, terms, total, func(func(stock.Reservation, error) bool) {}); err != nil {
-		return 0, 0, err
+// confine keeps our own goroutines to as many cores as the children get.
+func (b *bench) confine() (undo func()) {
+	if b.Site.Cores.Subject <= 0 {
+		return func() {}
 	}
-	defer func() { err = errors.Join(err, cache.Flush(ctx, terms.ProductID, true)) }()
+	before := runtime.GOMAXPROCS(b.Site.Cores.Subject)
+	return func() { runtime.GOMAXPROCS(before) }
+}
 
-	before, err := redisCPU(ctx, client)
+// reserver takes units. *stock.Cache is one.
+type reserver interface {
+	Reserve(ctx context.Context, r stock.Reservation) (stock.Reservation, bool, error)
+}
+
+// reservations calls the engine from all callers and checks the books.
+func (b *bench) reservations(ctx context.Context, engine reserver, duration time.Duration) (_ rate, err error) {
+	sale, err := b.site.Sale(ctx, 1, stock.MaxQuantity)
 	if err != nil {
-		return 0, 0, err
+		return rate{}, err
 	}
-	var taken, failed atomic.Int64
+	defer func() { err = errors.Join(err, b.site.Flush(ctx, sale)) }()
+	before, err := site.RedisCPU(ctx, b.site.Redis)
+	if err != nil {
+		return rate{}, err
+	}
+	taken, elapsed, err := b.call(ctx, engine, sale.Products[0], duration)
+	if err != nil {
+		return rate{}, err
+	}
+	after, err := site.RedisCPU(ctx, b.site.Redis)
+	if err != nil {
+		return rate{}, err
+	}
+	redis, err := b.site.Taken(ctx, sale)
+	if err != nil {
+		return rate{}, err
+	}
+	if redis != taken || taken == 0 {
+		return rate{}, fmt.Errorf("the books do not balance: callers were promised %d, Redis has given %d", taken, redis)
+	}
+	return rate{float64(taken) / elapsed.Seconds(), (after - before) * 1e6 / float64(taken)}, nil
+}
+
+func (b *bench) call(ctx context.Context, engine reserver, product string, duration time.Duration) (taken int64, elapsed time.Duration, err error) {
+	var count atomic.Int64
 	var wg sync.WaitGroup
+	faults := make(chan error, b.Callers)
 	began := time.Now()
-	for caller := range cfg.Callers {
+	for caller := range b.Callers {
 		wg.Go(func() {
-			for i := 0; time.Since(began) < cfg.Duration && ctx.Err() == nil; i++ {
-				_, _, err := cache.Reserve(ctx, stock.Reservation{
-					ID: reservationID(), ProductID: terms.ProductID, UserID: "u" + strconv.Itoa(caller) + "-" + strconv.Itoa(i), Quantity: 1,
+			for i := 0; time.Since(began) < duration && ctx.Err() == nil; i++ {
+				_, _, err := engine.Reserve(ctx, stock.Reservation{
+					ID: reservationID(), ProductID: product, UserID: "u" + strconv.Itoa(caller) + "-" + strconv.Itoa(i), Quantity: 1,
 				})
 				if err != nil {
-					failed.Add(1)
+					faults <- err
 					return
 				}
-				taken.Add(1)
+				count.Add(1)
 			}
 		})
 	}
 	wg.Wait()
-	elapsed := time.Since(began)
-	after, err := redisCPU(ctx, client)
-	if err != nil {
-		return 0, 0, err
-	}
-	surplus, err := cache.Surplus(ctx, terms.ProductID)
-	if err != nil {
-		return 0, 0, err
-	}
-	if failed.Load() > 0 || surplus != total-taken.Load() {
-		return 0, 0, fmt.Errorf("the books do not balance: %d reserved, %d failed, surplus %d of %d", taken.Load(), failed.Load(), surplus, total)
-	}
-	n := float64(taken.Load())
-	return n / elapsed.Seconds(), (after - before).Seconds() * 1e6 / n, nil
+	elapsed = time.Since(began)
+	close(faults)
+	return count.Load(), elapsed, <-faults
 }
 
-func engineReference(ctx context.Context, client *redis.Client, addr string, cfg Config) (perSecond, micros float64, err error) {
-	const key = "seckill-bench-seed"
-	sha, err := client.ScriptLoad(ctx, seedScript).Result()
+// redisBenchmark measures the seed's script. The key is our own.
+func (b *bench) redisBenchmark(ctx context.Context) (_ rate, err error) {
+	key := b.site.Prefix + ":seed"
+	sha, err := b.site.Redis.ScriptLoad(ctx, reference.SeedScript).Result()
 	if err != nil {
-		return 0, 0, err
+		return rate{}, err
 	}
-	if err := client.HSet(ctx, key, "surplus", stock.MaxQuantity, "restriction", 5).Err(); err != nil {
-		return 0, 0, err
+	if err := b.site.Redis.HSet(ctx, key, reference.SurplusField, stock.MaxQuantity, reference.RestrictionField, 5).Err(); err != nil {
+		return rate{}, err
 	}
-	defer func() { err = errors.Join(err, client.Del(ctx, key).Err()) }()
-	host, port, err := net.SplitHostPort(addr)
+	defer func() { err = errors.Join(err, b.site.Redis.Del(ctx, key).Err()) }()
+	host, port, err := net.SplitHostPort(b.Site.Servers.Redis)
 	if err != nil {
-		return 0, 0, err
+		return rate{}, err
 	}
-	n := int(cfg.Duration.Seconds() * 40_000) // about as long as the subject on a small machine
-	before, err := redisCPU(ctx, client)
+	n := int(b.Duration.Seconds() * 40_000) // about as long as our side on a small machine
+	before, err := site.RedisCPU(ctx, b.site.Redis)
 	if err != nil {
-		return 0, 0, err
+		return rate{}, err
 	}
 	out, err := exec.CommandContext(ctx, "redis-benchmark", "-h", host, "-p", port, "-c", "50", "-P", "1", "-n", strconv.Itoa(n), "--csv",
-		"EVALSHA", sha, "1", key, "surplus", "restriction", "1").CombinedOutput()
+		"EVALSHA", sha, "1", key, reference.SurplusField, reference.RestrictionField, "1").CombinedOutput()
 	if err != nil {
-		return 0, 0, fmt.Errorf("redis-benchmark (Debian: apt-get install redis-tools): %w: %s", err, out)
+		return rate{}, fmt.Errorf("redis-benchmark (Debian: apt-get install redis-tools): %w: %s", err, out)
 	}
-	after, err := redisCPU(ctx, client)
+	after, err := site.RedisCPU(ctx, b.site.Redis)
 	if err != nil {
-		return 0, 0, err
+		return rate{}, err
+	}
+	left, err := b.site.Redis.HGet(ctx, key, reference.SurplusField).Int64()
+	if err != nil || left != stock.MaxQuantity-int64(n) {
+		return rate{}, fmt.Errorf("the books of the reference do not balance: %d calls, %d of %d left: %w", n, left, stock.MaxQuantity, errors.Join(err))
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	fields := strings.Split(lines[len(lines)-1], `","`) // "test","rps",… ; the test's name has commas of its own
 	if len(fields) < 2 {
-		return 0, 0, fmt.Errorf("redis-benchmark said %q", out)
+		return rate{}, fmt.Errorf("redis-benchmark said %q", out)
 	}
-	perSecond, err = strconv.ParseFloat(strings.Trim(fields[1], `"`), 64)
-	return perSecond, (after - before).Seconds() * 1e6 / float64(n), err
-}
-
-// redisCPU is the CPU time that the server's main thread has used.
-func redisCPU(ctx context.Context, client *redis.Client) (time.Duration, error) {
-	info, err := client.Info(ctx, "cpu").Result()
-	if err != nil {
-		return 0, err
-	}
-	var sum float64
-	for line := range strings.SplitSeq(info, "\r\n") {
-		name, value, _ := strings.Cut(line, ":")
-		if name == "used_cpu_sys_main_thread" || name == "used_cpu_user_main_thread" {
-			v, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += v
-		}
-	}
-	return time.Duration(sum * float64(time.Second)), nil
+	perSecond, err := strconv.ParseFloat(strings.Trim(fields[1], `"`), 64)
+	return rate{perSecond, (after - before) * 1e6 / float64(n)}, err
 }

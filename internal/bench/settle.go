@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/bench/figures"
 	"github.com/leadingpeers/seckill/internal/mysql"
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
@@ -17,70 +18,101 @@ import (
 // benchStock is large enough for any run.
 const benchStock = 1 << 40
 
-// Settle measures stock.Ledger.Deduct in batches of cfg.Batch by one writer on
-// one product against one transaction for each order on one hot row, by 16
-// writers. Both are as durable as the server is configured. The rows are
-// removed afterwards.
-func Settle(ctx context.Context, db *sql.DB, cfg Config) ([]Figure, error) {
-	rate := Figure{Name: "settle: durable rows, one product", Unit: "/s"}
-	err := cfg.repeat(ctx,
-		func(ctx context.Context) error {
-			perSecond, err := settleSubject(ctx, db, cfg)
-			rate.Subject = append(rate.Subject, perSecond)
-			return err
-		},
-		func(ctx context.Context) error {
-			perSecond, err := settleReference(ctx, db, cfg)
-			rate.Reference = append(rate.Reference, perSecond)
-			return err
-		})
-	return []Figure{rate}, err
+// deductor decides in the ledger. *stock.Ledger is one.
+type deductor interface {
+	Deduct(ctx context.Context, productID string, rs []stock.Reservation) ([]stock.Reservation, error)
 }
 
-func settleSubject(ctx context.Context, db *sql.DB, cfg Config) (perSecond float64, err error) {
-	const product = "bench-batched"
-	if err := addStock(ctx, db, product); err != nil {
-		return 0, err
+func settle(ctx context.Context, b *bench) error {
+	const against = "one transaction for each order on one hot row, 16 writers"
+	batch := strconv.Itoa(b.Batch)
+	one := figures.Figure{Name: "settle_one", What: "durable rows a second, one product, one writer, " + batch + " in a transaction", Against: against, Unit: "/s", Goal: ">=90"}
+	two := figures.Figure{Name: "settle_two", What: "durable rows a second, two products, a writer each", Against: against, Unit: "/s", Goal: ">=130"}
+	var flush, binlog string
+	if err := b.site.DB.QueryRowContext(ctx, "SELECT @@innodb_flush_log_at_trx_commit, @@sync_binlog").Scan(&flush, &binlog); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, removeStock(ctx, db, product)) }()
-	ledger := stock.NewLedger(db)
-	n := 0
+	b.section.Notes = append(b.section.Notes, "innodb_flush_log_at_trx_commit="+flush+", sync_binlog="+binlog)
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		theirs, err := b.oneByOne(ctx)
+		if err != nil {
+			return fmt.Errorf("reference: %w", err)
+		}
+		ours, err := b.deduct(ctx, b.site.Ledger, "bench-one")
+		if err != nil {
+			return err
+		}
+		both, err := b.deduct(ctx, b.site.Ledger, "bench-left", "bench-right")
+		if err != nil {
+			return err
+		}
+		one.Add(ours, theirs)
+		two.Add(both, theirs)
+		return nil
+	})
+	b.section.Figures = append(b.section.Figures, one, two)
+	return err
+}
+
+// deduct fills the ledger with one writer for each product.
+func (b *bench) deduct(ctx context.Context, ledger deductor, products ...string) (perSecond float64, err error) {
+	counts, faults := make([]int64, len(products)), make([]error, len(products))
+	for _, p := range products {
+		if err := addStock(ctx, b.site.DB, p); err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, removeStock(ctx, b.site.DB, p)) }()
+	}
+	var wg sync.WaitGroup
 	began := time.Now()
-	for time.Since(began) < cfg.Duration {
-		batch := make([]stock.Reservation, cfg.Batch)
+	for i, p := range products {
+		wg.Go(func() { counts[i], faults[i] = b.writer(ctx, ledger, p, began) })
+	}
+	wg.Wait()
+	elapsed := time.Since(began)
+	var sum int64
+	for i, p := range products {
+		sum += counts[i]
+		faults[i] = errors.Join(faults[i], checkRows(ctx, b.site.DB, p, counts[i]))
+	}
+	return float64(sum) / elapsed.Seconds(), errors.Join(faults...)
+}
+
+func (b *bench) writer(ctx context.Context, ledger deductor, product string, began time.Time) (n int64, err error) {
+	for time.Since(began) < b.Duration {
+		batch := make([]stock.Reservation, b.Batch)
 		for i := range batch {
-			batch[i] = stock.Reservation{ID: reservationID(), ProductID: product, UserID: "u" + strconv.Itoa(n+i), Quantity: 1}
+			batch[i] = stock.Reservation{ID: reservationID(), ProductID: product, UserID: "u" + strconv.FormatInt(n+int64(i), 10), Quantity: 1}
 		}
 		rows, err := ledger.Deduct(ctx, product, batch)
 		if err != nil {
-			return 0, err
+			return n, err
 		}
 		for _, r := range rows {
 			if r.State != stock.Deducted {
-				return 0, fmt.Errorf("reservation %s: %s %s", r.ID, r.State, r.Reason)
+				return n, fmt.Errorf("reservation %s: %s %s", r.ID, r.State, r.Reason)
 			}
 		}
-		n += len(rows)
+		n += int64(len(rows))
 	}
-	elapsed := time.Since(began)
-	return float64(n) / elapsed.Seconds(), checkRows(ctx, db, product, int64(n))
+	return n, nil
 }
 
-func settleReference(ctx context.Context, db *sql.DB, cfg Config) (perSecond float64, err error) {
+func (b *bench) oneByOne(ctx context.Context) (perSecond float64, err error) {
 	const product = "bench-one-by-one"
-	if err := addStock(ctx, db, product); err != nil {
+	if err := addStock(ctx, b.site.DB, product); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, removeStock(ctx, db, product)) }()
+	defer func() { err = errors.Join(err, removeStock(ctx, b.site.DB, product)) }()
 	var n atomic.Int64
 	var wg sync.WaitGroup
-	errs := make(chan error, 16)
+	faults := make(chan error, 16)
 	began := time.Now()
-	for range cap(errs) {
+	for range cap(faults) {
 		wg.Go(func() {
-			for time.Since(began) < cfg.Duration {
-				if err := oneByOne(ctx, db, product, n.Add(1)); err != nil {
-					errs <- err
+			for time.Since(began) < b.Duration {
+				if err := place(ctx, b.site.DB, product, n.Add(1)); err != nil {
+					faults <- err
 					return
 				}
 			}
@@ -88,15 +120,15 @@ func settleReference(ctx context.Context, db *sql.DB, cfg Config) (perSecond flo
 	}
 	wg.Wait()
 	elapsed := time.Since(began)
-	close(errs)
-	if err := <-errs; err != nil {
+	close(faults)
+	if err := <-faults; err != nil {
 		return 0, err
 	}
-	return float64(n.Load()) / elapsed.Seconds(), checkRows(ctx, db, product, n.Load())
+	return float64(n.Load()) / elapsed.Seconds(), checkRows(ctx, b.site.DB, product, n.Load())
 }
 
-// oneByOne is the usual way: a conditional update of the hot row and an insert.
-func oneByOne(ctx context.Context, db *sql.DB, product string, i int64) error {
+// place is the usual way: an insert and a conditional update of the hot row.
+func place(ctx context.Context, db *sql.DB, product string, i int64) error {
 	return mysql.InTx(ctx, db, func(tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "INSERT INTO reservations (reservation_id, product_id, user_id, quantity, state, created_at, updated_at) VALUES (?, ?, ?, 1, 'deducted', NOW(3), NOW(3))",
 			fmt.Appendf(nil, "%016d", i), product, "u"+strconv.FormatInt(i, 10))
@@ -109,9 +141,6 @@ func oneByOne(ctx context.Context, db *sql.DB, product string, i int64) error {
 }
 
 func addStock(ctx context.Context, db *sql.DB, product string) error {
-	if err := removeStock(ctx, db, product); err != nil {
-		return err
-	}
 	_, err := db.ExecContext(ctx, "INSERT INTO stock (product_id, total, available, per_user) VALUES (?, ?, ?, 5)", product, int64(benchStock), int64(benchStock))
 	return err
 }

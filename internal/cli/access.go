@@ -26,7 +26,7 @@ func (c *conn) token() *cobra.Command {
 
 func (c *conn) key() *cobra.Command {
 	return c.group("key", "Who may call", c.keyCreate(), c.keyList(),
-		on1(c, "revoke KEY", "Make a key useless, at once and for good", "revoke key", view{}, gateway.RevokeKeyWithResponse))
+		on1(c, words{"revoke KEY", "Make a key useless, at once and for good", "revoke key"}, view{}, gateway.RevokeKeyWithResponse))
 }
 
 func (c *conn) keyCreate() *cobra.Command {
@@ -34,7 +34,7 @@ func (c *conn) keyCreate() *cobra.Command {
 	var role, expires string
 	cmd := command("create", "Make a key; its secret is shown once", func(cmd *cobra.Command, _ []string) error {
 		var err error
-		if body.ExpiresAt, err = moment(cmd, "expires", expires); err != nil {
+		if body.ExpiresAt, err = moment(cmd, c.now, "expires", expires); err != nil {
 			return err
 		}
 		body.Role = api.Role(role)

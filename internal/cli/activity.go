@@ -22,9 +22,9 @@ func activityColumns() []string {
 func (c *conn) activity() *cobra.Command {
 	return c.group("activity", "Sales with a window: create, change, put online",
 		c.activityCreate(), c.activityList(), c.activityGet(), c.activityUpdate(), c.activityDelete(), c.activityPublish(),
-		on1(c, "pause ACTIVITY", "Stop selling for a while", "pause activity", view{}, gateway.PauseActivityWithResponse),
-		on1(c, "resume ACTIVITY", "Go on selling", "resume activity", view{}, gateway.ResumeActivityWithResponse),
-		on1(c, "end ACTIVITY", "Stop selling for good", "end activity", view{}, gateway.EndActivityWithResponse),
+		on1(c, words{"pause ACTIVITY", "Stop selling for a while", "pause activity"}, view{}, gateway.PauseActivityWithResponse),
+		on1(c, words{"resume ACTIVITY", "Go on selling", "resume activity"}, view{}, gateway.ResumeActivityWithResponse),
+		on1(c, words{"end ACTIVITY", "Stop selling for good", "end activity"}, view{}, gateway.EndActivityWithResponse),
 		c.activityApply(), activitySchema())
 }
 
@@ -42,7 +42,7 @@ func (f *window) flags(cmd *cobra.Command) {
 }
 
 // moment reads a time, or a time from now.
-func moment(cmd *cobra.Command, flag, text string) (api.Millis, error) {
+func moment(cmd *cobra.Command, now func() time.Time, flag, text string) (api.Millis, error) {
 	if text == "" {
 		return api.Millis{}, nil
 	}
@@ -51,7 +51,7 @@ func moment(cmd *cobra.Command, flag, text string) (api.Millis, error) {
 		if err != nil {
 			return api.Millis{}, usage(cmd, "--%s is %q: want a time such as 2026-11-11T20:00:00+08:00, or +10m", flag, text)
 		}
-		return api.Millis{Time: time.Now().Add(after)}, nil
+		return api.Millis{Time: now().Add(after)}, nil
 	}
 	at, err := time.Parse(time.RFC3339, text)
 	if err != nil {
@@ -61,10 +61,10 @@ func moment(cmd *cobra.Command, flag, text string) (api.Millis, error) {
 }
 
 // update is what the flags change.
-func (f *window) update(cmd *cobra.Command) (body api.ActivityUpdate, err error) {
+func (f *window) update(cmd *cobra.Command, now func() time.Time) (body api.ActivityUpdate, err error) {
 	body.Name, body.PayWindowSeconds = f.name, int64(f.pay/time.Second)
-	if body.StartsAt, err = moment(cmd, "starts", f.starts); err == nil {
-		body.EndsAt, err = moment(cmd, "ends", f.ends)
+	if body.StartsAt, err = moment(cmd, now, "starts", f.starts); err == nil {
+		body.EndsAt, err = moment(cmd, now, "ends", f.ends)
 	}
 	return body, err
 }
@@ -73,7 +73,7 @@ func (c *conn) activityCreate() *cobra.Command {
 	var f window
 	var id string
 	cmd := command("create", "Create a draft", func(cmd *cobra.Command, _ []string) error {
-		u, err := f.update(cmd)
+		u, err := f.update(cmd, c.now)
 		if err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func (c *conn) activityUpdate() *cobra.Command {
 	var f window
 	var etag string
 	cmd := command("update ACTIVITY", "Change what the flags name", func(cmd *cobra.Command, args []string) error {
-		body, err := f.update(cmd)
+		body, err := f.update(cmd, c.now)
 		if err != nil {
 			return err
 		}
@@ -193,19 +193,25 @@ func (c *conn) activityPublish() *cobra.Command {
 	return cmd
 }
 
+// words are what a command says of itself.
+type words struct {
+	use, short string // in its help
+	doing      string // in its errors, before the name of the thing
+}
+
 // on1 is a command on one thing that sends no body.
-func on1[A answer](c *conn, use, short, doing string, v view, request func(gateway, context.Context, string, ...client.RequestEditorFn) (A, error)) *cobra.Command {
-	return command(use, short, func(cmd *cobra.Command, args []string) error {
-		return call(cmd, c, fmt.Sprintf("%s %q", doing, args[0]), v, func(ctx context.Context, g gateway) (A, error) {
+func on1[A answer](c *conn, say words, v view, request func(gateway, context.Context, string, ...client.RequestEditorFn) (A, error)) *cobra.Command {
+	return command(say.use, say.short, func(cmd *cobra.Command, args []string) error {
+		return call(cmd, c, fmt.Sprintf("%s %q", say.doing, args[0]), v, func(ctx context.Context, g gateway) (A, error) {
 			return request(g, ctx, args[0])
 		})
 	})
 }
 
 // on2 is a command on a product of an activity that sends no body.
-func on2[A answer](c *conn, use, short, doing string, v view, request func(gateway, context.Context, string, string, ...client.RequestEditorFn) (A, error)) *cobra.Command {
-	return command(use, short, func(cmd *cobra.Command, args []string) error {
-		return call(cmd, c, fmt.Sprintf("%s %q of activity %q", doing, args[1], args[0]), v, func(ctx context.Context, g gateway) (A, error) {
+func on2[A answer](c *conn, say words, v view, request func(gateway, context.Context, string, string, ...client.RequestEditorFn) (A, error)) *cobra.Command {
+	return command(say.use, say.short, func(cmd *cobra.Command, args []string) error {
+		return call(cmd, c, fmt.Sprintf("%s %q of activity %q", say.doing, args[1], args[0]), v, func(ctx context.Context, g gateway) (A, error) {
 			return request(g, ctx, args[0], args[1])
 		})
 	})
@@ -249,5 +255,5 @@ func pages[A answer](cmd *cobra.Command, c *conn, doing string, v view, request 
 	if err != nil {
 		return err
 	}
-	return show(cmd.OutOrStdout(), c.output, v, body)
+	return c.show(cmd, v, body)
 }

@@ -13,7 +13,7 @@ import (
 
 func (c *conn) order() *cobra.Command {
 	return c.group("order", "What was bought",
-		c.orderList(), on1(c, "get ORDER", "Show an order", "get order", view{}, gateway.GetOrderWithResponse), c.orderExport(), c.orderPay())
+		c.orderList(), on1(c, words{"get ORDER", "Show an order", "get order"}, view{}, gateway.GetOrderWithResponse), c.orderExport(), c.orderPay())
 }
 
 // filter are the flags that choose orders.

@@ -12,9 +12,10 @@ import (
 
 func (c *conn) stock() *cobra.Command {
 	return c.group("stock", "The units of a product: count, restock, source sold out",
-		on2(c, "get ACTIVITY PRODUCT", "Show the units in the ledger and in Redis", "get the stock of product", view{}, gateway.GetStockWithResponse),
-		on2(c, "sold-out ACTIVITY PRODUCT", "The source has no more: sell nothing until it is resumed", "sell out product", view{}, gateway.SellOutProductWithResponse),
-		on2(c, "resume ACTIVITY PRODUCT", "The source has it again", "resume product", view{}, gateway.ResumeProductWithResponse),
+		on2(c, words{"get ACTIVITY PRODUCT", "Show the units in the ledger and in Redis", "get the stock of product"}, view{}, gateway.GetStockWithResponse),
+		on2(c, words{"sold-out ACTIVITY PRODUCT", "The source has no more: sell nothing until it is resumed", "sell out product"}, view{}, gateway.SellOutProductWithResponse),
+		on2(c, words{"resume ACTIVITY PRODUCT", "The source has it again", "resume product"}, view{}, gateway.ResumeProductWithResponse),
+		on2(c, words{"reopen ACTIVITY PRODUCT", "Let a product sell again that the audit has stopped, once its books are right", "reopen product"}, view{}, gateway.ReopenProductWithResponse),
 		c.stockRestock())
 }
 
@@ -33,12 +34,13 @@ func (c *conn) stockRestock() *cobra.Command {
 
 func (c *conn) channel() *cobra.Command {
 	return c.group("channel", "Source channels that stock comes from",
-		on1(c, "sold-out CHANNEL", "Nothing is left: close all of its live products", "sell out channel", view{}, gateway.SellOutChannelWithResponse),
-		on1(c, "resume CHANNEL", "It has stock again", "resume channel", view{}, gateway.ResumeChannelWithResponse))
+		on1(c, words{"sold-out CHANNEL", "Nothing is left: close all of its live products", "sell out channel"}, view{}, gateway.SellOutChannelWithResponse),
+		on1(c, words{"resume CHANNEL", "It has stock again", "resume channel"}, view{}, gateway.ResumeChannelWithResponse))
 }
 
 func (c *conn) cache() *cobra.Command {
-	return c.group("cache", "What Redis holds of a product", c.cachePreload(), c.cacheFlush())
+	return c.group("cache", "What Redis holds of a product", c.cachePreload(), c.cacheFlush(),
+		on2(c, words{"heal ACTIVITY PRODUCT", "Tell Redis again what the ledger has; safe at any time", "heal product"}, view{}, gateway.HealProductWithResponse))
 }
 
 // onOneOrAll is a command on a product, or on all products of an activity.

@@ -60,7 +60,7 @@ func Handler(t testing.TB, next http.Handler, seen *Coverage) http.Handler {
 		case r.Method == http.MethodHead:
 		case err == nil:
 			seen.add(route.Operation.OperationID, rec.status)
-			c.check(t, rec, &openapi3filter.RequestValidationInput{Request: r, Route: route, PathParams: params})
+			c.check(r.Context(), t, rec, &openapi3filter.RequestValidationInput{Request: r, Route: route, PathParams: params})
 		case rec.status < http.StatusBadRequest:
 			t.Errorf("%s %s answers %d, and the contract has no such route", r.Method, r.URL.Path, rec.status)
 		}
@@ -90,14 +90,14 @@ func (w *recorder) Write(p []byte) (int, error) {
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // check fails t when rec is not an answer of the operation.
-func (c *Contract) check(t testing.TB, rec *recorder, in *openapi3filter.RequestValidationInput) {
+func (c *Contract) check(ctx context.Context, t testing.TB, rec *recorder, in *openapi3filter.RequestValidationInput) {
 	t.Helper()
 	options := &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true}
 	switch in.Route.Operation.OperationID {
 	case "WatchReservation", "ExportOrders", "GetContract", "GetDocs", "GetDocsAsset": // not JSON
 		options.ExcludeResponseBody = true
 	}
-	err := openapi3filter.ValidateResponse(context.Background(), &openapi3filter.ResponseValidationInput{
+	err := openapi3filter.ValidateResponse(ctx, &openapi3filter.ResponseValidationInput{
 		RequestValidationInput: in, Status: rec.status, Header: rec.Header(),
 		Body: io.NopCloser(bytes.NewReader(rec.body.Bytes())), Options: options,
 	})

@@ -55,11 +55,11 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// binaries builds the three commands once per test run, and returns where they
+// binaries builds the three commands and the example of a checkout once per test run, and returns where they
 // are.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir := workDir
-	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/gateway", "../../cmd/stock-worker", "../../cmd/settle-worker").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", dir, "../../cmd/gateway", "../../cmd/stock-worker", "../../cmd/settle-worker", "../../examples/checkout").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
@@ -122,31 +122,41 @@ func (c *cluster) gateways() []string {
 	return []string{"http://" + c.procs["gateway-1"].API, "http://" + c.procs["gateway-2"].API}
 }
 
-// post calls an operator's route and fails the test unless it is accepted.
+// post calls an operator's route and fails the test unless it is accepted. It
+// may be called beside the test's own goroutine.
 func (c *cluster) post(t *testing.T, path string, body any) {
+	t.Helper()
+	c.postTo(t, c.gateways()[0], path, body)
+}
+
+func (c *cluster) postTo(t *testing.T, gateway, path string, body any) []byte {
 	t.Helper()
 	var text []byte
 	if body != nil {
 		var err error
 		if text, err = json.Marshal(body); err != nil {
-			t.Fatal(err)
+			t.Error(err)
+			return nil
 		}
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.gateways()[0]+path, bytes.NewReader(text))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, gateway+path, bytes.NewReader(text))
 	if err != nil {
-		t.Fatal(err)
+		t.Error(err)
+		return nil
 	}
 	req.Header.Set("Authorization", "Bearer "+c.adminKey)
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		t.Errorf("POST %s: %v", path, err)
+		return nil
 	}
 	defer resp.Body.Close()
 	answer, _ := io.ReadAll(resp.Body)
 	if resp.StatusCode >= 300 {
-		t.Fatalf("POST %s: status %d: %s", path, resp.StatusCode, answer)
+		t.Errorf("POST %s: status %d: %s", path, resp.StatusCode, answer)
 	}
+	return answer
 }
 
 // openSale puts products on sale, units each, and returns their IDs.
@@ -322,6 +332,26 @@ func (l *logFile) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.f.Write(b)
+}
+
+// lines are the lines so far; each must be a JSON object.
+func (l *logFile) lines(t *testing.T) (out []map[string]any) {
+	t.Helper()
+	l.mu.Lock()
+	text, err := os.ReadFile(l.f.Name())
+	l.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			t.Errorf("no JSON line: %s", line)
+			continue
+		}
+		out = append(out, object)
+	}
+	return out
 }
 
 // secret is the part of a key that the server is told.

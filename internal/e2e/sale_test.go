@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -176,25 +177,26 @@ func TestSaleSurvivesLostServers(t *testing.T) {
 type serverSet struct {
 	env          []string
 	redis, kafka string
+	redisPort    int
 }
 
 // ownServers starts a second set with three brokers beside the shared one, and
-// removes it at the end. Its MySQL stays unused.
-func ownServers(t *testing.T) serverSet {
+// removes it at the end. Its MySQL stays unused. With "--redis-cluster" its
+// Redis is six nodes.
+func ownServers(t *testing.T, options ...string) serverSet {
 	t.Helper()
-	redisPort, mysqlPort := freePort(t, 26_200), freePort(t, 26_300)
-	kafkaPort, err := strconv.Atoi(freePort(t, 26_000)) // nodes take it, +10 and +20
-	if err != nil {
-		t.Fatal(err)
-	}
+	redisPort, mysqlPort, kafkaPort := freePort(t, 16_500, 6), freePort(t, 26_300, 1), freePort(t, 26_000, 30) // brokers take their port, +10 and +20, and the next ones
 	set := serverSet{
-		redis: "127.0.0.1:" + redisPort,
+		redisPort: redisPort, redis: fmt.Sprintf("127.0.0.1:%d", redisPort),
 		kafka: fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d,127.0.0.1:%d", kafkaPort, kafkaPort+10, kafkaPort+20),
-		env: append(os.Environ(), "SECKILL_SERVERS_DATA="+t.TempDir(), "SECKILL_SERVERS_REDIS_PORT="+redisPort,
-			"SECKILL_SERVERS_MYSQL_PORT="+mysqlPort, "SECKILL_SERVERS_KAFKA_PORT="+strconv.Itoa(kafkaPort)),
+		env: append(os.Environ(), "SECKILL_SERVERS_DATA="+t.TempDir(), "SECKILL_SERVERS_REDIS_PORT="+strconv.Itoa(redisPort),
+			"SECKILL_SERVERS_MYSQL_PORT="+strconv.Itoa(mysqlPort), "SECKILL_SERVERS_KAFKA_PORT="+strconv.Itoa(kafkaPort)),
+	}
+	if slices.Contains(options, "--redis-cluster") {
+		set.redis = fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", redisPort, redisPort+1) // the client learns the others
 	}
 	t.Cleanup(func() { set.do(t, "down") })
-	set.do(t, "up", "--brokers", "3")
+	set.do(t, append([]string{"up", "--brokers", "3"}, options...)...)
 	return set
 }
 
@@ -209,16 +211,21 @@ func (s serverSet) do(t *testing.T, args ...string) {
 	}
 }
 
-// freePort finds a port below the range that outgoing connections use.
-func freePort(t *testing.T, from int) string {
+// freePort finds so many free ports in a row, below the range that outgoing
+// connections use.
+func freePort(t *testing.T, from, count int) int {
 	t.Helper()
-	for port := from; port < from+100; port++ {
+	for port, free := from, 0; port < from+100; port++ {
 		ln, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
-		if err == nil {
-			defer ln.Close()
-			return strconv.Itoa(port)
+		if err != nil {
+			free = 0
+			continue
+		}
+		_ = ln.Close()
+		if free++; free == count {
+			return port - count + 1
 		}
 	}
-	t.Fatalf("no free port from %d to %d", from, from+99)
-	return ""
+	t.Fatalf("no %d free ports from %d to %d", count, from, from+99)
+	return 0
 }

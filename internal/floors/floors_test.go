@@ -18,20 +18,25 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
+		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "internal/trace", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/token", "pkg/client", "internal/keys"},
+		{"internal/simulator/memory"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
-		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog"},
-		{"internal/ops/lag", "internal/ops/topics"},
-		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/crowd", "internal/bench"},
+		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
+		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
+		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/ops/reconcile", "internal/ops/doctor", "internal/crowd", "internal/bench", "internal/watch"},
 		{"internal/ops/replay"},
-		{"internal/app", "internal/cli"},
-		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill"},
+		{"internal/app", "internal/cli", "internal/simulator"},
+		{"internal/torture/stage", "internal/torture/load"},
+		{"internal/torture/plan", "internal/torture/judge"},
+		{"internal/torture"},
+		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill", "cmd/torture", "internal/simulator/cmd"},
+		{"examples/checkout"}, // what others build on us
 	}
 }
 
@@ -45,20 +50,23 @@ type fence struct {
 func fences() []fence {
 	standIns := []string{"internal/embedded"}
 	return []fence{
-		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers"}, "delivery is decided in one place"},
-		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench", "internal/testservers"}, "one home for key names"},
+		{"github.com/segmentio/kafka-go", []string{"pkg/events", "internal/ops", "internal/ops/kafkalog", "internal/ops/topics", "internal/ops/replay", "internal/app", "internal/testservers", "internal/bench/site", "internal/torture/stage"}, "delivery is decided in one place"},
+		{"github.com/redis/go-redis", []string{"pkg/stock", "internal/app", "internal/bench/site", "internal/bench/reference", "internal/testservers", "internal/torture/stage", "internal/torture/judge"}, "one home for key names"},
 		{"github.com/go-sql-driver/mysql", []string{"internal/mysql"}, "sessions are READ COMMITTED only when opened there"},
 		{"github.com/cenkalti/backoff", []string{"pkg/events"}, "there is one retry, the consumer's"},
 		{"github.com/alicebob/miniredis", standIns, "a stand-in"},
 		{"github.com/twmb/franz-go", []string{"internal/embedded", "internal/testservers"}, "a stand-in, and what kafka-go cannot ask"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
+		{"go.opentelemetry.io", []string{"internal/trace"}, "a trace is a string everywhere else"},
+		{"github.com/Shopify/toxiproxy", []string{"internal/torture/stage"}, "it breaks connections"},
+		{module + "internal/torture", []string{"internal/torture", "internal/torture/plan", "internal/torture/judge", "cmd/torture"}, "it hurts, and serves nobody"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
 		{module + "internal/testservers", nil, "it is for tests"},
 		{module + "internal/contract", nil, "it is for tests"},
 		{"github.com/getkin/kin-openapi", []string{"internal/contract"}, "the contract is read in tests; nothing is checked against it on a request"},
 		{module + "internal/crowd", []string{"cmd/seckill"}, "simulated buyers"},
-		{module + "internal/bench", []string{"cmd/seckill"}, "measures, serves nobody"},
+		{module + "internal/bench", []string{"cmd/seckill", "internal/bench", "internal/bench/site"}, "measures, serves nobody"},
 		{module + "internal/gateway/", []string{"internal/gateway", "internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/stockops", "internal/gateway/orders", "internal/gateway/access", "internal/gateway/web", "internal/app"}, "the rooms of one house"},
 	}
 }
@@ -70,7 +78,7 @@ func production() []string {
 
 // notInProduction lists what those must not link, however far down.
 func notInProduction() []string {
-	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc"}
+	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/torture", "internal/simulator", "internal/simulator/memory"}
 }
 
 const (
@@ -95,6 +103,7 @@ func checks() map[string]func(house) []string {
 		"every package has a floor":     everyPackageHasAFloor,
 		"libraries stay in fences":      librariesStayInFences,
 		"production links no stand-in":  productionLinksNoStandIn,
+		"examples use what is public":   examplesUseWhatIsPublic,
 		"exported names are documented": func(h house) []string { return eachFile(h, undocumented) },
 		"functions are short":           func(h house) []string { return eachFile(h, longFunctions) },
 		"mains are short":               func(h house) []string { return eachFile(h, longMains) },
@@ -180,6 +189,20 @@ func productionLinksNoStandIn(h house) (problems []string) {
 			}
 		}
 		walk(binary, binary)
+	}
+	return problems
+}
+
+// examplesUseWhatIsPublic finds what a reader who copies an example could not
+// import.
+func examplesUseWhatIsPublic(h house) (problems []string) {
+	for _, f := range h.files {
+		for _, full := range f.imports {
+			to, ours := strings.CutPrefix(full, module)
+			if strings.HasPrefix(f.pkg, "examples/") && (!ours && strings.Contains(full, ".") || strings.HasPrefix(to, "internal/")) {
+				problems = append(problems, f.say("imports %s; an example uses our public packages and the standard library", full))
+			}
+		}
 	}
 	return problems
 }

@@ -101,6 +101,8 @@ func TestTheChecksCanFail(t *testing.T) {
 		{"libraries stay in fences", "a package of that library", "internal/app/a.go", `package p; import _ "github.com/twmb/franz-go/pkg/kfake"`, "a stand-in"},
 		{"libraries stay in fences", "a room of somebody else's house", "internal/stockworker/a.go", `package p; import _ "` + module + `internal/gateway/web"`, "the rooms of one house"},
 		{"production links no stand-in", "directly", "cmd/gateway/a.go", standIn, "cmd/gateway -> internal/embedded"},
+		{"examples use what is public", "a room of ours", "examples/checkout/a.go", `package p; import _ "` + module + `internal/app"`, "imports " + module + "internal/app"},
+		{"examples use what is public", "another library", "examples/checkout/a.go", `package p; import _ "github.com/segmentio/kafka-go"`, "imports github.com/segmentio"},
 		{"exported names are documented", "a function without a comment", "pkg/stock/a.go", "package p\n\nfunc Do() {}\n", "pkg/stock/a.go:3: Do has"},
 		{"exported names are documented", "a method that is called otherwise in its comment", "pkg/stock/a.go", "package p\n\n// It does.\nfunc (c *Cache) Do() {}\n", "Do has"},
 		{"exported names are documented", "a constant without a comment", "pkg/stock/a.go", "package p\n\nconst Limit = 1\n", "Limit has no comment"},

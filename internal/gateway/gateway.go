@@ -77,6 +77,7 @@ type Config struct {
 	Catalog   catalogue.Catalog
 	Load      catalogue.LoadFunc
 	Search    orders.SearchFunc // reads topics, for timelines; nil = they have none of them
+	Heal      stockops.HealFunc
 
 	Keys     []web.Key    // of the configuration, beside those of the store
 	KeyStore *keys.Store  // who may call
@@ -95,6 +96,7 @@ type Config struct {
 	Now        func() time.Time // required; for metrics and connection deadlines, never for a decision
 	Log        *slog.Logger     // panics, and one fault a second; default: discarded
 	Registerer prometheus.Registerer
+	Tracer     web.Tracer // nil = none
 }
 
 // Gateway serves the API. It is an http.Handler; make one with New.
@@ -107,6 +109,7 @@ type Gateway struct {
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
 	publishSeconds prometheus.Observer // and until Kafka's acknowledgement
+	admitted       prometheus.Counter
 	drained        chan struct{}
 	drain          func() // closes drained, once
 }
@@ -129,10 +132,14 @@ func New(cfg Config) (*Gateway, error) {
 		cacheSeconds:   stages.WithLabelValues("cache"),
 		publishSeconds: stages.WithLabelValues("publish"),
 		drained:        make(chan struct{}),
+		admitted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_gateway_admitted_total",
+			Help: "Reservations asked for that came as far as Redis: by a known caller, well-formed, of a product on sale.",
+		}),
 	}
 	g.drain = sync.OnceFunc(func() { close(g.drained) })
 	waiting := g.waiting.Gauge("seckill_gateway_waiting_requests", "Long polls that wait.")
-	if err := web.Register(cfg.Registerer, stages, waiting); err != nil {
+	if err := web.Register(cfg.Registerer, stages, waiting, g.admitted); err != nil {
 		return nil, err
 	}
 	g.catalogue = catalogue.New(catalogue.Config{
@@ -141,7 +148,7 @@ func New(cfg Config) (*Gateway, error) {
 	})
 	var err error
 	g.mux, err = web.New(web.Config{
-		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
+		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	}, g.Routes())
 	return g, err
 }
@@ -169,7 +176,8 @@ func (g *Gateway) Routes() []web.Route {
 // stockops serves the units of the products.
 func (g *Gateway) stockops() *stockops.StockOps {
 	return stockops.New(stockops.Config{
-		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
+		Ledger: g.cfg.Ledger, Cache: g.cfg.Cache, Catalog: g.cfg.Catalog, Load: g.cfg.Load, Heal: g.cfg.Heal,
+		Timeout: g.cfg.AdminTimeout, Now: g.cfg.Now,
 	})
 }
 
@@ -214,6 +222,7 @@ func (c *Config) complete() error {
 		{"Snapshot", c.Snapshot != nil},
 		{"Catalog", c.Catalog != nil},
 		{"Load", c.Load != nil},
+		{"Heal", c.Heal != nil},
 		{"Now", c.Now != nil},
 		{"KeyStore", c.KeyStore != nil},
 		{"Trail", c.Trail != nil},

@@ -84,10 +84,19 @@ func TestEveryRouteHasItsRoles(t *testing.T) {
 		t.Fatal(err)
 	}
 	callers := []struct{ name, key, role string }{
-		{"no key", "", ""}, {"service", serviceKey, "service"}, {"viewer", viewerKey, "viewer"}, {"operator", operatorKey, "operator"},
-		{"admin", adminKey, "admin"}, {"admin of the store", makeKey(t, store, keys.Key{ID: "second", Role: keys.Admin}), "admin"}, {"token", bought, "buyer"},
-		{"wrong secret", "sk_ops_fedcba9876543211", ""}, {"another's secret", "sk_ops_0123456789abcdef", ""},
-		{"unknown", "sk_root_fedcba9876543210", ""}, {"revoked", revoked, ""}, {"expired", stale, ""}, {"forged token", "st_AQJrMQ", ""},
+		{"no key", "", ""},
+		{"service", serviceKey, "service"},
+		{"viewer", viewerKey, "viewer"},
+		{"operator", operatorKey, "operator"},
+		{"admin", adminKey, "admin"},
+		{"admin of the store", makeKey(t, store, keys.Key{ID: "second", Role: keys.Admin}), "admin"},
+		{"token", bought, "buyer"},
+		{"wrong secret", "sk_ops_fedcba9876543211", ""},
+		{"another's secret", "sk_ops_0123456789abcdef", ""},
+		{"unknown", "sk_root_fedcba9876543210", ""},
+		{"revoked", revoked, ""},
+		{"expired", stale, ""},
+		{"forged token", "st_AQJrMQ", ""},
 	}
 	fill := strings.NewReplacer("{activity}", "a", "{product}", "p", "{reservation}", "aaaaaaaaaaaaaaaaaaaaaaaaaa", "{channel}", "c",
 		"{order}", "o", "{key}", "none", "{asset}", "swagger-ui.css")

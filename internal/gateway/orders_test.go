@@ -199,7 +199,7 @@ func TestWatch(t *testing.T) {
 	mine := r.reserve(t, path, "u1", "key-of-u1", 1).must(t, http.StatusAccepted)
 	to := path + "/reservations/" + mine.ReservationID + "/events"
 	follow := func(last string) (next func() (id string, seen api.Reservation, ok bool)) {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", r.url+to+"?user_id=u1", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+to+"?user_id=u1", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -212,7 +212,7 @@ func TestWatch(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = resp.Body.Close() })
-		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
 			t.Fatalf("%d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
 		}
 		lines := bufio.NewScanner(resp.Body)
@@ -257,7 +257,7 @@ func TestWatch(t *testing.T) {
 		r.call(t, serviceKey, "GET", to+"?user_id=u1", "", "Last-Event-ID", bad).is(t, 400, "invalid_field", "no event of this stream")
 	}
 	full := r.beside(t, func(c *gateway.Config) { c.MaxWaiting = 1 })
-	hold, err := http.NewRequestWithContext(t.Context(), "GET", full.url+path+"/reservations/"+r.reserve(t, path, "u5", "key-of-u5", 1).ReservationID+"/events?user_id=u5", nil)
+	hold, err := http.NewRequestWithContext(t.Context(), http.MethodGet, full.url+path+"/reservations/"+r.reserve(t, path, "u5", "key-of-u5", 1).ReservationID+"/events?user_id=u5", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 
 	"github.com/leadingpeers/seckill/api"
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/pkg/catalog"
@@ -99,6 +100,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
+	g.admitted.Inc()
 	got, replayed, err := g.take(r, stock.Reservation{
 		ID:         id,
 		ActivityID: product.ActivityID,
@@ -151,6 +153,7 @@ func (g *Gateway) take(r *http.Request, want stock.Reservation) (got stock.Reser
 	case err != nil:
 		return got, false, problem.Fault(problem.CacheUnavailable, err)
 	}
+	fault.Point(fault.AfterLua)
 	got.ActivityID = want.ActivityID // Redis does not keep it
 	if got.State == stock.Pending {
 		err = g.publish(r, got)
@@ -160,6 +163,9 @@ func (g *Gateway) take(r *http.Request, want stock.Reservation) (got stock.Reser
 
 // publish hands the reservation on to the workers; nil means that Kafka has it.
 func (g *Gateway) publish(r *http.Request, taken stock.Reservation) error {
+	if fault.Off(fault.AckBefore202) {
+		return nil
+	}
 	start := g.cfg.Now()
 	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.PublishTimeout)
 	defer cancel()
@@ -168,6 +174,7 @@ func (g *Gateway) publish(r *http.Request, taken stock.Reservation) error {
 	if err != nil {
 		return problem.Fault(problem.EventsUnavailable, err)
 	}
+	fault.Point(fault.AfterAck)
 	return nil
 }
 

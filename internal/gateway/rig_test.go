@@ -129,6 +129,10 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*htt
 		Load: func(ctx context.Context, terms stock.Terms) (bool, error) {
 			return stock.Load(ctx, r.cache, r.ledger, terms)
 		},
+		Heal: func(ctx context.Context, productID string) error {
+			_, err := stock.Heal(ctx, r.cache, r.ledger, productID, 0)
+			return err
+		},
 		Keys: []web.Key{
 			{ID: "shop", Hash: sha256.Sum256([]byte("0123456789abcdef")), Role: web.Service},
 			{ID: "ops", Hash: sha256.Sum256([]byte("fedcba9876543210")), Role: web.Admin},

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -189,7 +191,9 @@ type Stuck interface {
 type SweeperConfig struct {
 	Every      time.Duration         // pause between two rounds; default 1 min
 	OlderThan  time.Duration         // how long a reservation may stand still before its event is published again; default 60 s
-	Limit      int                   // most reservations of each kind in one round, to order.MaxBatch; default that
+	Limit      int                   // most reservations of each kind in one round, to order.MaxStuck; default 5000
+	Repeat     time.Duration         // how long this copy then leaves a reservation alone; default 2 × OlderThan
+	Now        func() time.Time      // clock for Repeat; nil = it leaves none alone
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_swept_total and the loop's metrics; nil = none
 }
@@ -205,14 +209,17 @@ type Sweeper struct {
 	cfg       SweeperConfig
 	loop      *loop.Loop
 	swept     *prometheus.CounterVec
+
+	published map[string]time.Time // reservations published again, until when they are left alone
 }
 
 // NewSweeper returns a Sweeper that is not running yet.
 func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
 	cfg.OlderThan = cmp.Or(cfg.OlderThan, time.Minute)
-	cfg.Limit = cmp.Or(cfg.Limit, order.MaxBatch)
+	cfg.Limit = cmp.Or(cfg.Limit, 5000)
+	cfg.Repeat = cmp.Or(cfg.Repeat, 2*cfg.OlderThan)
 	s := &Sweeper{
-		orders: orders, publisher: publisher, cfg: cfg,
+		orders: orders, publisher: publisher, cfg: cfg, published: make(map[string]time.Time),
 		loop: loop.New(loop.Config{
 			Name: "sweeper", Every: cmp.Or(cfg.Every, time.Minute), Log: cfg.Log, Registerer: cfg.Registerer,
 		}),
@@ -222,6 +229,9 @@ func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
 		}, []string{"kind"}),
 	}
 	register(cfg.Registerer, s.swept)
+	for _, kind := range []string{"unsettled", "unreturned"} {
+		s.swept.WithLabelValues(kind) // increase() does not see the step from nothing to the first one
+	}
 	return s
 }
 
@@ -231,6 +241,10 @@ func (s *Sweeper) Run(ctx context.Context) error { return s.loop.Run(ctx, s.Step
 // Step sweeps once; it never has more to do. Run calls it; by itself it is for
 // tests and for operators.
 func (s *Sweeper) Step(ctx context.Context) (more bool, err error) {
+	if s.cfg.Now != nil {
+		now := s.cfg.Now()
+		maps.DeleteFunc(s.published, func(_ string, until time.Time) bool { return !now.Before(until) })
+	}
 	return false, errors.Join(
 		s.again(ctx, "unsettled", s.orders.Unsettled),
 		s.again(ctx, "unreturned", s.orders.Unreturned),
@@ -244,9 +258,23 @@ func (s *Sweeper) again(ctx context.Context, kind string, find func(context.Cont
 	if err != nil {
 		return fmt.Errorf("find %s reservations: %w", kind, err)
 	}
-	if len(stuck) == 0 {
-		return nil
+	// When a worker is behind, more of the same would only hold it up.
+	stuck = slices.DeleteFunc(stuck, func(o order.Order) bool {
+		_, recent := s.published[o.ReservationID]
+		return recent
+	})
+	for part := range slices.Chunk(stuck, order.MaxBatch) {
+		if err := s.publish(ctx, part); err != nil {
+			return fmt.Errorf("publish %d %s reservations again: %w", len(part), kind, err)
+		}
+		s.swept.WithLabelValues(kind).Add(float64(len(part)))
 	}
+	return nil
+}
+
+// publish tells once more what should have been heard long ago, and leaves it
+// alone then.
+func (s *Sweeper) publish(ctx context.Context, stuck []order.Order) error {
 	evs := make([]events.Event, len(stuck))
 	for i, o := range stuck {
 		if o.State == order.Cancelled {
@@ -264,9 +292,14 @@ func (s *Sweeper) again(ctx context.Context, kind string, find func(context.Cont
 		}
 	}
 	if err := s.publisher.Publish(ctx, evs...); err != nil {
-		return fmt.Errorf("publish %d %s reservations again: %w", len(evs), kind, err)
+		return err
 	}
-	s.swept.WithLabelValues(kind).Add(float64(len(evs)))
+	if s.cfg.Now != nil {
+		until := s.cfg.Now().Add(s.cfg.Repeat)
+		for _, o := range stuck {
+			s.published[o.ReservationID] = until
+		}
+	}
 	return nil
 }
 

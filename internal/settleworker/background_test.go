@@ -202,7 +202,7 @@ func TestSweeper(t *testing.T) {
 				if err := settleworker.NewSweeper(orders, publisher, settleworker.SweeperConfig{Registerer: reg}).Run(ctx); err != nil {
 					t.Fatal(err)
 				}
-				asked := []string{"0s unsettled 1m0s 500", "0s unreturned 1m0s 500", "1m0s unsettled 1m0s 500", "1m0s unreturned 1m0s 500"}
+				asked := []string{"0s unsettled 1m0s 5000", "0s unreturned 1m0s 5000", "1m0s unsettled 1m0s 5000", "1m0s unreturned 1m0s 5000"}
 				if !slices.Equal(orders.asked, asked) {
 					t.Errorf("asked %q, want %q", orders.asked, asked)
 				}
@@ -225,6 +225,28 @@ func TestSweeper(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A worker that is behind is not held up by more of the same: what was told
+// again is left alone for twice the time, and then told once more.
+func TestSweeperLeavesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		orders := &fakeOrders{start: time.Now()}
+		for n := range 1200 {
+			orders.stuck = append(orders.stuck, stands(1+n, ""))
+		}
+		publisher := &fakePublisher{}
+		s := settleworker.NewSweeper(orders, publisher, settleworker.SweeperConfig{Now: time.Now})
+		for minute, want := range []int{1200, 1200, 2400} {
+			if _, err := s.Step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(publisher.got); got != want {
+				t.Errorf("minute %d: %d events so far, want %d", minute, got, want)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
 }
 
 // checkMetric compares a counter or a gauge, summed over its labels.

@@ -14,6 +14,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
@@ -68,11 +69,12 @@ func settle(ctx context.Context, catalogue Pricer, orders Placer, batch []events
 	}
 	placed, err := orders.Place(ctx, wanted)
 	if errors.Is(err, order.ErrInvalid) {
-		return nil, events.Permanent(err)
+		return nil, events.PermanentAs("invalid", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("settle %d reservations: %w", len(batch), err)
 	}
+	fault.Point(fault.AfterOrder)
 	next := make([]events.Event, len(placed))
 	for i, o := range placed {
 		next[i] = fact(o, batch[i].TraceParent)
@@ -99,7 +101,7 @@ func price(ctx context.Context, catalogue Pricer, batch []events.Event) ([]order
 	for i, e := range batch {
 		offer, ok := offers[e.ProductID]
 		if !ok {
-			return nil, events.Permanent(fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
+			return nil, events.PermanentAs("unknown_product", fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
 		}
 		if offer.PriceCents > math.MaxInt64/e.Quantity {
 			return nil, events.Permanent(fmt.Errorf("reservation %s: %d units at %d cents are beyond counting", e.ReservationID, e.Quantity, offer.PriceCents))
@@ -125,7 +127,7 @@ func check(e events.Event, want events.Type) error {
 	}
 	r := stock.Reservation{ID: e.ReservationID, ProductID: e.ProductID, UserID: e.UserID, Quantity: e.Quantity}
 	if err := r.Validate(); err != nil {
-		return events.Permanent(fmt.Errorf("%s: %w", want, err))
+		return events.PermanentAs("invalid", fmt.Errorf("%s: %w", want, err))
 	}
 	return nil
 }
@@ -159,8 +161,15 @@ func fact(o order.Order, trace string) events.Event {
 
 // announce is what the outbox carries when an order is cancelled: the fact, and
 // the event that gives its units back.
-func announce(o order.Order) []order.Message {
-	return []order.Message{message(fact(o, "")), message(back(o))}
+func announce(o order.Order) []order.Message { return announceIn("")(o) }
+
+// announceIn is announce for what belongs to a trace.
+func announceIn(trace string) func(order.Order) []order.Message {
+	return func(o order.Order) []order.Message {
+		e := back(o)
+		e.TraceParent = trace
+		return []order.Message{message(fact(o, trace)), message(e)}
+	}
 }
 
 // back is the event that gives the units of a cancelled order back.

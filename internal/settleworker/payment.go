@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -60,11 +61,16 @@ func Payment(orders Closer, ledger Finder) events.Handler {
 		if err != nil {
 			return nil, err
 		}
-		each(groups, func(indexes []int) {
+		fault.Point(fault.AfterPayment)
+		rest := groups[:0]
+		for _, indexes := range groups {
 			if o, ok := paid[batch[indexes[0]].ReservationID]; ok {
 				answers[indexes[0]] = fact(o, batch[indexes[0]].TraceParent)
-				return
+				continue
 			}
+			rest = append(rest, indexes)
+		}
+		each(rest, func(indexes []int) {
 			for _, i := range indexes {
 				answers[i], errs[i] = pay(ctx, orders, ledger, batch[i])
 			}
@@ -104,6 +110,10 @@ func plain(groups [][]int, batch []events.Event) []order.Payment {
 
 // each calls f for every group, a few at a time, and returns when all have ended.
 func each(groups [][]int, f func(indexes []int)) {
+	if len(groups) == 1 {
+		f(groups[0])
+		return
+	}
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, paymentsInParallel)
 	for _, g := range groups {
@@ -135,7 +145,7 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (eve
 		}
 		return none, unpaid(ctx, ledger, e, err)
 	case e.Type == events.PaymentFailed:
-		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announce)
+		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announceIn(e.TraceParent))
 		if err == nil || errors.Is(err, order.ErrPaid) {
 			return none, nil
 		}

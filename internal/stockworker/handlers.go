@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
@@ -51,6 +52,7 @@ func Deduct(cache Applier, ledger Deductor) events.Handler {
 			return nil, err
 		}
 		err = inLedger(ctx, parts, ledger.Deduct)
+		fault.Point(fault.AfterLedger)
 		causes := make(map[string]events.Event, len(batch))
 		for _, e := range batch {
 			causes[e.ReservationID] = e
@@ -109,6 +111,7 @@ func Rollback(cache Applier, ledger Returner) events.Handler {
 			return nil, err
 		}
 		err = inLedger(ctx, parts, ledger.Rollback)
+		fault.Point(fault.AfterRollback)
 		var rows []stock.Reservation
 		for _, p := range parts {
 			rows = append(rows, p.decided...)

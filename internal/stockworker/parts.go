@@ -12,8 +12,8 @@ import (
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
-// inParallel bounds how many products are worked on at once: a transaction
-// waits mostly for the disk, but each holds a connection.
+// inParallel is how many products are worked on at once unless a config says
+// otherwise: a transaction waits mostly for the disk, but each holds a connection.
 const inParallel = 4
 
 // part is what a batch holds of one product.
@@ -35,7 +35,7 @@ func split(batch []events.Event, want events.Type) ([]*part, error) {
 			return nil, events.Permanent(fmt.Errorf("reservation %.40q: event of type %.64q, want %s", e.ReservationID, e.Type, want))
 		}
 		if err := r.Validate(); err != nil {
-			return nil, events.Permanent(fmt.Errorf("%s: %w", want, err))
+			return nil, events.PermanentAs("invalid", fmt.Errorf("%s: %w", want, err))
 		}
 		p := byProduct[r.ProductID]
 		if p == nil {
@@ -59,12 +59,12 @@ type change func(ctx context.Context, productID string, rs []stock.Reservation) 
 // inLedger makes the change for every part and keeps the rows that the ledger
 // answers. One product's error stops neither the others nor their results.
 func inLedger(ctx context.Context, parts []*part, do change) error {
-	each(len(parts), func(i int) {
+	each(len(parts), inParallel, func(i int) {
 		p := parts[i]
 		for asked := range slices.Chunk(p.asked, stock.MaxBatch) {
 			rows, err := do(ctx, p.productID, asked)
 			if err != nil {
-				p.err = fault(p.productID, err)
+				p.err = faultOf(p.productID, err)
 				return
 			}
 			p.decided = append(p.decided, rows...)
@@ -77,25 +77,31 @@ func inLedger(ctx context.Context, parts []*part, do change) error {
 	return errors.Join(errs...)
 }
 
-// fault tells what no repetition can cure from what may pass.
-func fault(productID string, err error) error {
+// faultOf tells what no repetition can cure from what may pass.
+func faultOf(productID string, err error) error {
 	err = fmt.Errorf("product %s: %w", productID, err)
-	for _, permanent := range []error{stock.ErrNotFound, stock.ErrNotCancelled, stock.ErrInvalid} {
-		if errors.Is(err, permanent) {
-			return events.Permanent(err)
-		}
+	switch {
+	case errors.Is(err, stock.ErrNotFound):
+		return events.PermanentAs("unknown_product", err)
+	case errors.Is(err, stock.ErrNotCancelled):
+		return events.PermanentAs("not_cancelled", err)
+	case errors.Is(err, stock.ErrInvalid):
+		return events.PermanentAs("invalid", err)
 	}
 	return err
 }
 
 // each calls f for 0 to n-1, a few at a time, and returns when all have ended.
-func each(n int, f func(i int)) {
-	if n == 1 {
-		f(0)
+// One at a time, it calls them in their order and from its own goroutine.
+func each(n, parallel int, f func(i int)) {
+	if n == 1 || parallel == 1 {
+		for i := range n {
+			f(i)
+		}
 		return
 	}
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, inParallel)
+	slots := make(chan struct{}, parallel)
 	for i := range n {
 		slots <- struct{}{}
 		wg.Go(func() {

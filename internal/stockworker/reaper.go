@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/loop"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -30,6 +31,13 @@ type Reapable interface {
 	Reap(ctx context.Context, productID string, olderThan time.Duration, limit int) ([]stock.Reservation, error)
 }
 
+// Lengths is what a [Reapable] may say beside: how many entries each product's
+// open list has. *stock.Cache says it. The Reaper then asks for no more than
+// there is, and may ask for more of it.
+type Lengths interface {
+	Open(ctx context.Context, productIDs []string) (map[string]int, error)
+}
+
 // Publisher writes events to Kafka; nil means that all of them are written.
 // *events.Publisher is one.
 type Publisher interface {
@@ -43,7 +51,8 @@ type ReaperConfig struct {
 	OlderThan  time.Duration         // how long a reservation may be pending, by Redis's clock, before its event is published again; default 5 s
 	Repeat     time.Duration         // how long this copy then leaves that reservation alone; default 2 × OlderThan
 	Limit      int                   // entries of a product's open list in one call to Redis, and how many reservations found end the round for it; default 200
-	Calls      int                   // most calls for one product in one round: Limit × Calls is how many settled entries can be dropped from its list; default 10
+	Calls      int                   // most calls for one product in one round: Limit × Calls is how many settled entries can be dropped from its list; default 50, or 10 for a cache that does not tell the lists' Lengths
+	Parallel   int                   // products worked on at once; default 4. 1 = one after the other, on the goroutine of the step
 	Now        func() time.Time      // clock for Repeat; required
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_reaped_total and the loop's metrics; nil = none
@@ -73,7 +82,11 @@ func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg Rea
 	cfg.OlderThan = cmp.Or(cfg.OlderThan, 5*time.Second)
 	cfg.Repeat = cmp.Or(cfg.Repeat, 2*cfg.OlderThan)
 	cfg.Limit = cmp.Or(cfg.Limit, 200)
+	if _, tells := cache.(Lengths); tells {
+		cfg.Calls = cmp.Or(cfg.Calls, 50)
+	}
 	cfg.Calls = cmp.Or(cfg.Calls, 10)
+	cfg.Parallel = cmp.Or(cfg.Parallel, inParallel)
 	r := &Reaper{
 		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg, again: make(map[string]time.Time),
 		loop: loop.New(loop.Config{Name: "reaper", Every: cfg.Every, Log: cfg.Log, Registerer: cfg.Registerer}),
@@ -93,6 +106,9 @@ func (r *Reaper) Run(ctx context.Context) error { return r.loop.Run(ctx, r.Step)
 // cannot be reaped does not keep the others from it. Run calls it; by itself it
 // is for tests and for operators.
 func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
+	if fault.Off(fault.Reaper) {
+		return false, nil
+	}
 	listings, err := r.catalogue.OnSale(ctx)
 	if err != nil {
 		return false, fmt.Errorf("list what is on sale: %w", err)
@@ -102,14 +118,36 @@ func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
 		products = append(products, l.Products...)
 	}
 	r.forget()
+	calls, err := r.calls(ctx, products)
+	if err != nil {
+		return false, err
+	}
 	errs := make([]error, len(products))
-	each(len(products), func(i int) { errs[i] = r.reap(ctx, products[i]) })
+	each(len(products), r.cfg.Parallel, func(i int) { errs[i] = r.reap(ctx, products[i], calls(products[i].ID)) })
 	return false, firstOf(errs)
 }
 
+// calls says how many calls a product is worth: none when nothing is open, as
+// for most products at most times.
+func (r *Reaper) calls(ctx context.Context, products []catalog.Product) (func(productID string) int, error) {
+	cache, tells := r.cache.(Lengths)
+	if !tells {
+		return func(string) int { return r.cfg.Calls }, nil
+	}
+	ids := make([]string, len(products))
+	for i, p := range products {
+		ids[i] = p.ID
+	}
+	open, err := cache.Open(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the lengths of %d open lists: %w", len(ids), err)
+	}
+	return func(id string) int { return min(r.cfg.Calls, (open[id]+r.cfg.Limit-1)/r.cfg.Limit) }, nil
+}
+
 // reap publishes again what is pending for too long of one product.
-func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
-	pending, err := r.find(ctx, p.ID)
+func (r *Reaper) reap(ctx context.Context, p catalog.Product, calls int) error {
+	pending, err := r.find(ctx, p.ID, calls)
 	if err != nil {
 		return fmt.Errorf("reap %s: %w", p.ID, err)
 	}
@@ -129,6 +167,7 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product) error {
 			Quantity:      row.Quantity,
 		}
 	}
+	fault.Point(fault.AfterReap)
 	if err := r.publisher.Publish(ctx, evs...); err != nil {
 		return fmt.Errorf("publish %d reservations of %s again: %w", len(evs), p.ID, err)
 	}
@@ -170,10 +209,10 @@ func (r *Reaper) leaveAlone(rows []stock.Reservation) {
 // entries a second that are settled at once, and a lost reservation waits behind
 // them. It ends when enough are found, or when one comes a second time: Redis
 // turns what it returns to the end of the list.
-func (r *Reaper) find(ctx context.Context, productID string) ([]stock.Reservation, error) {
+func (r *Reaper) find(ctx context.Context, productID string, calls int) ([]stock.Reservation, error) {
 	var found []stock.Reservation
 	seen := make(map[string]bool)
-	for range r.cfg.Calls {
+	for range calls {
 		rows, err := r.cache.Reap(ctx, productID, r.cfg.OlderThan, r.cfg.Limit)
 		if errors.Is(err, stock.NotLoaded) {
 			return nil, nil // the Healer's concern

@@ -277,12 +277,26 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/activities/{activity}/products/{product}/flush (the `FlushProduct` operationId).
 	FlushProduct(ctx context.Context, activity ActivityPath, product ProductPath, body FlushProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// HealProduct Make Redis agree with the ledger about a product
+	//
+	// Every reservation that the ledger has is told to Redis again. The workers do so by themselves when Redis has restarted or was away. Safe at any time.
+	//
+	// Corresponds with POST /v1/activities/{activity}/products/{product}/heal (the `HealProduct` operationId).
+	HealProduct(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PreloadProduct Put a product into Redis
 	//
 	// From the ledger. Safe at any time, also during the sale, twice at once and after Redis has lost its memory.
 	//
 	// Corresponds with POST /v1/activities/{activity}/products/{product}/preload (the `PreloadProduct` operationId).
 	PreloadProduct(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReopenProduct Let a product sell again that the audit has stopped
+	//
+	// Its books are checked first; wrong ones are answered 409 with the numbers. Then it is loaded into Redis anew, from the ledger. A product that is not stopped stays as it is. Repeating it is harmless.
+	//
+	// Corresponds with POST /v1/activities/{activity}/products/{product}/reopen (the `ReopenProduct` operationId).
+	ReopenProduct(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListReservations List one user's reservations of a product
 	//
@@ -977,6 +991,23 @@ func (c *Client) FlushProduct(ctx context.Context, activity ActivityPath, produc
 	return c.Client.Do(req)
 }
 
+// HealProduct Make Redis agree with the ledger about a product
+//
+// Every reservation that the ledger has is told to Redis again. The workers do so by themselves when Redis has restarted or was away. Safe at any time.
+//
+// Corresponds with POST /v1/activities/{activity}/products/{product}/heal (the `HealProduct` operationId).
+func (c *Client) HealProduct(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewHealProductRequest(c.Server, activity, product)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PreloadProduct Put a product into Redis
 //
 // From the ledger. Safe at any time, also during the sale, twice at once and after Redis has lost its memory.
@@ -984,6 +1015,23 @@ func (c *Client) FlushProduct(ctx context.Context, activity ActivityPath, produc
 // Corresponds with POST /v1/activities/{activity}/products/{product}/preload (the `PreloadProduct` operationId).
 func (c *Client) PreloadProduct(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPreloadProductRequest(c.Server, activity, product)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReopenProduct Let a product sell again that the audit has stopped
+//
+// Its books are checked first; wrong ones are answered 409 with the numbers. Then it is loaded into Redis anew, from the ledger. A product that is not stopped stays as it is. Repeating it is harmless.
+//
+// Corresponds with POST /v1/activities/{activity}/products/{product}/reopen (the `ReopenProduct` operationId).
+func (c *Client) ReopenProduct(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReopenProductRequest(c.Server, activity, product)
 	if err != nil {
 		return nil, err
 	}
@@ -2526,6 +2574,47 @@ func NewFlushProductRequestWithBody(server string, activity ActivityPath, produc
 	return req, nil
 }
 
+// NewHealProductRequest constructs an http.Request for the HealProduct method
+func NewHealProductRequest(server string, activity ActivityPath, product ProductPath) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "activity", activity, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "product", product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/activities/%s/products/%s/heal", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPreloadProductRequest constructs an http.Request for the PreloadProduct method
 func NewPreloadProductRequest(server string, activity ActivityPath, product ProductPath) (*http.Request, error) {
 	var err error
@@ -2550,6 +2639,47 @@ func NewPreloadProductRequest(server string, activity ActivityPath, product Prod
 	}
 
 	operationPath := fmt.Sprintf("/v1/activities/%s/products/%s/preload", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReopenProductRequest constructs an http.Request for the ReopenProduct method
+func NewReopenProductRequest(server string, activity ActivityPath, product ProductPath) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "activity", activity, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "product", product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/activities/%s/products/%s/reopen", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -4166,6 +4296,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /v1/activities/{activity}/products/{product}/flush (the `FlushProduct` operationId).
 	FlushProductWithResponse(ctx context.Context, activity ActivityPath, product ProductPath, body FlushProductJSONRequestBody, reqEditors ...RequestEditorFn) (*FlushProductResponse, error)
 
+	// HealProductWithResponse Make Redis agree with the ledger about a product
+	//
+	// Every reservation that the ledger has is told to Redis again. The workers do so by themselves when Redis has restarted or was away. Safe at any time.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/activities/{activity}/products/{product}/heal (the `HealProduct` operationId).
+	HealProductWithResponse(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*HealProductResponse, error)
+
 	// PreloadProductWithResponse Put a product into Redis
 	//
 	// From the ledger. Safe at any time, also during the sale, twice at once and after Redis has lost its memory.
@@ -4174,6 +4313,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /v1/activities/{activity}/products/{product}/preload (the `PreloadProduct` operationId).
 	PreloadProductWithResponse(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*PreloadProductResponse, error)
+
+	// ReopenProductWithResponse Let a product sell again that the audit has stopped
+	//
+	// Its books are checked first; wrong ones are answered 409 with the numbers. Then it is loaded into Redis anew, from the ledger. A product that is not stopped stays as it is. Repeating it is harmless.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/activities/{activity}/products/{product}/reopen (the `ReopenProduct` operationId).
+	ReopenProductWithResponse(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*ReopenProductResponse, error)
 
 	// ListReservationsWithResponse List one user's reservations of a product
 	//
@@ -5264,6 +5412,47 @@ func (r FlushProductResponse) ContentType() string {
 	return ""
 }
 
+type HealProductResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StockAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r HealProductResponse) GetJSON200() *StockAnswer {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r HealProductResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r HealProductResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r HealProductResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r HealProductResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PreloadProductResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -5299,6 +5488,47 @@ func (r PreloadProductResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PreloadProductResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReopenProductResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StockAnswer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReopenProductResponse) GetJSON200() *StockAnswer {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ReopenProductResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReopenProductResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReopenProductResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReopenProductResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -6731,6 +6961,21 @@ func (c *ClientWithResponses) FlushProductWithResponse(ctx context.Context, acti
 	return ParseFlushProductResponse(rsp)
 }
 
+// HealProductWithResponse Make Redis agree with the ledger about a product
+//
+// Every reservation that the ledger has is told to Redis again. The workers do so by themselves when Redis has restarted or was away. Safe at any time.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/activities/{activity}/products/{product}/heal (the `HealProduct` operationId).
+func (c *ClientWithResponses) HealProductWithResponse(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*HealProductResponse, error) {
+	rsp, err := c.HealProduct(ctx, activity, product, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseHealProductResponse(rsp)
+}
+
 // PreloadProductWithResponse Put a product into Redis
 //
 // From the ledger. Safe at any time, also during the sale, twice at once and after Redis has lost its memory.
@@ -6744,6 +6989,21 @@ func (c *ClientWithResponses) PreloadProductWithResponse(ctx context.Context, ac
 		return nil, err
 	}
 	return ParsePreloadProductResponse(rsp)
+}
+
+// ReopenProductWithResponse Let a product sell again that the audit has stopped
+//
+// Its books are checked first; wrong ones are answered 409 with the numbers. Then it is loaded into Redis anew, from the ledger. A product that is not stopped stays as it is. Repeating it is harmless.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/activities/{activity}/products/{product}/reopen (the `ReopenProduct` operationId).
+func (c *ClientWithResponses) ReopenProductWithResponse(ctx context.Context, activity ActivityPath, product ProductPath, reqEditors ...RequestEditorFn) (*ReopenProductResponse, error) {
+	rsp, err := c.ReopenProduct(ctx, activity, product, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReopenProductResponse(rsp)
 }
 
 // ListReservationsWithResponse List one user's reservations of a product
@@ -7840,6 +8100,32 @@ func ParseFlushProductResponse(rsp *http.Response) (*FlushProductResponse, error
 	return response, nil
 }
 
+// ParseHealProductResponse parses an HTTP response from a HealProductWithResponse call
+func ParseHealProductResponse(rsp *http.Response) (*HealProductResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &HealProductResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StockAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePreloadProductResponse parses an HTTP response from a PreloadProductWithResponse call
 func ParsePreloadProductResponse(rsp *http.Response) (*PreloadProductResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -7856,6 +8142,32 @@ func ParsePreloadProductResponse(rsp *http.Response) (*PreloadProductResponse, e
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest PreloadedAnswer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReopenProductResponse parses an HTTP response from a ReopenProductWithResponse call
+func ParseReopenProductResponse(rsp *http.Response) (*ReopenProductResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReopenProductResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StockAnswer
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -30,7 +30,8 @@ type Config struct {
 	// empty for what is public.
 	Key string
 	// HTTP makes the requests; default a client with a time-out of 30 s, which
-	// is longer than any long poll.
+	// is longer than any long poll. WatchReservation needs one without, or its
+	// stream ends after that.
 	HTTP *http.Client
 	// Retries is how often a request that is safe to repeat is repeated, when
 	// the gateway says that it may succeed later; default 3, below 0 never.

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -97,32 +96,4 @@ func TestAServerWithoutASchemeIsRefused(t *testing.T) {
 	if _, err := client.New(client.Config{Server: "localhost:8080"}); err == nil {
 		t.Error("no error: the first request would fail with a riddle")
 	}
-}
-
-func Example() {
-	server, _ := gateway(accepted, soldOut) // in real life: https://seckill.example
-	defer server.Close()
-	ctx := context.Background()
-	c, err := client.New(client.Config{Server: server.URL, Key: "sk_checkout_0123456789abcdef"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	// The Idempotency-Key names the purchase: keep it, and sending it again
-	// takes nothing more.
-	for _, cart := range []string{"cart-4711", "cart-4712"} {
-		got, err := c.CreateReservationWithResponse(ctx, "double-eleven", "phone",
-			&api.CreateReservationParams{IdempotencyKey: &cart}, api.ReservationCreate{UserID: "u-88", Quantity: 1})
-		switch {
-		case client.CodeOf(err) == "sold_out":
-			fmt.Println(cart, "is too late")
-		case err != nil:
-			fmt.Println(err)
-		default:
-			fmt.Println(cart, "is", got.JSON202.State)
-		}
-	}
-	// Output:
-	// cart-4711 is queued
-	// cart-4712 is too late
 }

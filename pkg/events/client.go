@@ -22,7 +22,8 @@ var ErrClosed = errors.New("publisher is closed")
 // PermanentError marks a fault that no retry can cure. A [Consumer] finds the
 // record that has it and puts that record among the dead letters.
 type PermanentError struct {
-	Err error // never nil
+	Err   error  // never nil
+	Class string // what kind of fault, for operators and metrics: one of a few words; empty means "permanent"
 }
 
 // Permanent marks err as one that no retry can cure; nil stays nil. An outage
@@ -34,11 +35,30 @@ func Permanent(err error) error {
 	return &PermanentError{Err: err}
 }
 
+// PermanentAs is [Permanent] with the kind of fault, by which operators choose
+// among the dead letters. Take one of a few fixed words: it is the label of a
+// metric, too.
+func PermanentAs(class string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &PermanentError{Err: err, Class: class}
+}
+
 // Error returns the text of the fault.
 func (e *PermanentError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the fault itself.
 func (e *PermanentError) Unwrap() error { return e.Err }
+
+// classOf is the class of a permanent error.
+func classOf(err error) string {
+	var permanent *PermanentError
+	if errors.As(err, &permanent) && permanent.Class != "" {
+		return permanent.Class
+	}
+	return "permanent"
+}
 
 func isPermanent(err error) bool {
 	var permanent *PermanentError

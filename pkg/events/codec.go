@@ -110,6 +110,8 @@ func (e Event) Validate() error {
 	switch {
 	case e.Topic() == "":
 		return fmt.Errorf("event type %.70q: unknown", e.Type)
+	case !writable(e.Time):
+		return fmt.Errorf("time in the year %d: want 1 to 9999", e.Time.UTC().Year())
 	case e.Topic() == Channels:
 		if !slug(e.Channel) || e != (Event{Type: e.Type, Time: e.Time, Source: e.Source, TraceParent: e.TraceParent, Channel: e.Channel}) {
 			return fmt.Errorf("channel %.40q: want 1 to 36 characters of a-z, 0-9 and inner hyphens, and nothing else in the event", e.Channel)
@@ -141,6 +143,12 @@ func (e Event) Validate() error {
 		return fmt.Errorf("amount_cents %d: want 0 or more", e.AmountCents)
 	}
 	return nil
+}
+
+// writable reports whether RFC 3339 has t in UTC.
+func writable(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= 1 && year <= 9999
 }
 
 // reservationID reports whether s is a 128-bit MAC in lower-case base32.
@@ -267,7 +275,7 @@ func fromMessage(m kafka.Message, topic Topic) (Event, error) {
 	at := m.Time
 	if s, given := h[headerTime]; given {
 		var err error
-		if at, err = time.Parse(time.RFC3339Nano, s); err != nil {
+		if at, err = time.Parse(time.RFC3339Nano, s); err != nil || !writable(at) {
 			return Event{}, fmt.Errorf("%s %.40q: want a time by RFC 3339", headerTime, s)
 		}
 	}

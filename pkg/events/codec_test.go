@@ -15,17 +15,21 @@ import (
 
 // full has every field set, so that the golden file shows the whole wire form.
 func full(t Type) Event {
-	return Event{
+	e := Event{
 		Type: t, Time: time.Date(2030, 1, 2, 3, 4, 5, 678_000_000, time.FixedZone("", 3600)), Source: "/seckill-gateway",
 		TraceParent:   "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		ReservationID: "abcdefghijklmnopqrstuvwx27", ActivityID: "summer-2030", ProductID: "phone", UserID: "user@example.com",
 		Quantity: 2, Reason: "payment_timeout", OrderID: "0190b6a0-0000-7000-8000-000000000001",
 		AmountCents: 199800, Currency: "EUR", PaymentRef: "pay-1", PayDeadline: time.Date(2030, 1, 2, 3, 19, 5, 0, time.UTC),
 	}
+	if e.Topic() == Channels { // nothing else may be in it
+		return Event{Type: t, Time: e.Time, Source: e.Source, TraceParent: e.TraceParent, Channel: "warehouse-3"}
+	}
+	return e
 }
 
 func types() []Type {
-	return []Type{ReservationCreated, StockDeducted, StockRollback, OrderCreated, OrderPaid, OrderCancelled, OrderRefundDue, PaymentSucceeded, PaymentFailed}
+	return []Type{ReservationCreated, StockDeducted, StockRollback, OrderCreated, OrderPaid, OrderCancelled, OrderRefundDue, PaymentSucceeded, PaymentFailed, ChannelSoldOut, ChannelResumed}
 }
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -107,20 +111,23 @@ func TestTopicAndKeyAreThoseOfTheFile(t *testing.T) {
 	}
 	for _, typ := range types() {
 		e := full(typ)
-		want := map[string]string{"product": e.ProductID, "reservation": e.ReservationID}[keys[e.Topic()]]
+		want := map[string]string{"product": e.ProductID, "reservation": e.ReservationID, "channel": e.Channel}[keys[e.Topic()]]
 		if want == "" || e.Key() != want {
 			t.Errorf("%s on topic %q: key %q, topics.yaml says %q", typ, e.Topic(), e.Key(), keys[e.Topic()])
 		}
 	}
 }
 
-func TestValidate(t *testing.T) {
-	for _, tt := range []struct {
-		why    string
-		typ    Type
-		change func(*Event)
-		field  string // that the error names; "" = valid
-	}{
+// variation is a full event with one thing changed.
+type variation struct {
+	why    string
+	typ    Type
+	change func(*Event)
+	field  string // that the error names; "" = valid
+}
+
+func variations() []variation {
+	return []variation{
 		{"everything set", ReservationCreated, func(*Event) {}, ""},
 		{"a type from the future", "seckill.order.lost.v1", func(*Event) {}, "event type"},
 		{"no type", "", func(*Event) {}, "event type"},
@@ -156,8 +163,19 @@ func TestValidate(t *testing.T) {
 		{"a word", OrderPaid, func(e *Event) { e.Currency = "EURO" }, "currency"},
 		{"money is not negative", PaymentSucceeded, func(e *Event) { e.AmountCents = -1 }, "amount_cents"},
 		{"a year JSON cannot write", OrderCreated, func(e *Event) { e.PayDeadline = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "pay_deadline"},
+		{"as much as there is", OrderRefundDue, func(e *Event) {
+			e.Quantity, e.AmountCents, e.UserID, e.PaymentRef = maxQuantity, 1<<63-1, strings.Repeat("u", 64), strings.Repeat("~", 64)
+			e.OrderID, e.Reason, e.ActivityID = strings.Repeat("!", 36), strings.Repeat(" ", 32), strings.Repeat("9", 36)
+		}, ""},
+		{"a channel needs its name", ChannelSoldOut, func(e *Event) { e.Channel = "" }, "channel"},
+		{"capitals in a channel", ChannelResumed, func(e *Event) { e.Channel = "Warehouse" }, "channel"},
+		{"a time no header can say", PaymentSucceeded, func(e *Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
 		{"a gift", PaymentSucceeded, func(e *Event) { e.AmountCents = 0 }, ""},
-	} {
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, tt := range variations() {
 		e := full(tt.typ)
 		tt.change(&e)
 		err := e.Validate()
@@ -218,6 +236,7 @@ func TestFromMessage(t *testing.T) {
 		{"not CloudEvents 1.0", func(h map[string]string) { h[headerSpecVersion] = "2.0" }, nil},
 		{"not CloudEvents", func(h map[string]string) { delete(h, headerSpecVersion) }, nil},
 		{"structured mode", func(h map[string]string) { h[headerContentType] = "application/cloudevents+json" }, nil},
+		{"a time that is in the year 10000 here", func(h map[string]string) { h[headerTime] = "9999-12-31T23:59:59-23:59" }, nil},
 		{"a time that is none", func(h map[string]string) { h[headerTime] = "yesterday" }, nil},
 		{"no type", func(h map[string]string) { delete(h, headerType) }, nil},
 		{"checkout may not give stock back", func(h map[string]string) { h[headerType] = string(StockRollback) }, nil},
@@ -273,6 +292,32 @@ func FuzzDecode(f *testing.F) {
 		}
 		if !json.Valid(again) || e.ID() == "" || e.Key() == "" || e.Topic() == "" {
 			t.Fatalf("no ID, key or topic: %+v", e)
+		}
+	})
+}
+
+// FuzzFromMessage reads records as anybody with access to a topic might write
+// them. What is taken can be told again, and says the same.
+func FuzzFromMessage(f *testing.F) {
+	f.Add(string(PaymentSucceeded), "1.0", "2026-11-11T12:00:40Z", "application/json", "/checkout", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		[]byte(`{"reservation_id":"abcdefghijklmnopqrstuvwx27","payment_ref":"pay-1","amount_cents":100,"currency":"EUR"}`))
+	f.Fuzz(func(t *testing.T, typ, version, at, content, source, trace string, body []byte) {
+		m := kafka.Message{Value: body, Time: time.Unix(7, 0), Headers: []kafka.Header{
+			header(headerType, typ), header(headerSpecVersion, version), header(headerTime, at), header(headerContentType, content),
+			header(headerSource, source), header(headerTraceParent, trace),
+		}}
+		topic := Event{Type: Type(typ)}.Topic()
+		e, err := fromMessage(m, topic)
+		if err != nil {
+			return
+		}
+		r, err := toRecord(e, "seckill."+string(topic))
+		if err != nil {
+			t.Fatalf("read %+v, and cannot tell it: %v", e, err)
+		}
+		back, err := fromMessage(kafka.Message{Key: r.key, Value: r.value, Headers: r.headers}, topic)
+		if err != nil || back != e {
+			t.Fatalf("read %+v, then %+v: %v", e, back, err)
 		}
 	})
 }

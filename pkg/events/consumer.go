@@ -67,8 +67,10 @@ type ConsumerConfig struct {
 	// Registerer gets the metrics seckill_kafka_consumer_*, _retries_total and
 	// _dead_letters_total. nil = none.
 	Registerer prometheus.Registerer
+	// Tracer follows the events that belong to a trace. nil = none.
+	Tracer Tracer
 	// Log gets a line when an outage begins, when it ends, and for every dead
-	// letter. nil = none.
+	// letter; at debug also one for every event handled. nil = none.
 	Log *slog.Logger
 }
 
@@ -111,6 +113,7 @@ type Consumer struct {
 	metrics   consumerMetrics
 	board     *LagBoard
 	outages   outages
+	inHand    inHand
 }
 
 // NewConsumer makes a Consumer that publishes what follows, and dead letters,
@@ -124,12 +127,13 @@ func NewConsumer(cfg ConsumerConfig, h Handler, p *Publisher) *Consumer {
 		cfg.Now = p.cfg.Now
 	}
 	group, topic := cfg.GroupName(cfg.Group), cfg.TopicName(cfg.Topic)
-	return &Consumer{
+	c := &Consumer{
 		cfg: cfg, topic: topic, group: group, handler: h, publisher: p,
-		metrics: newConsumerMetrics(cfg.Registerer, group, topic),
 		board:   NewLagBoard(cfg.Registerer, cfg.Now),
 		outages: outages{log: cfg.Log.With("group", group, "topic", topic), failing: map[outage]struct{}{}},
 	}
+	c.metrics = newConsumerMetrics(cfg.Registerer, group, topic, func() float64 { return c.inHand.oldest(c.cfg.Now()).Seconds() })
+	return c
 }
 
 // Run reads until ctx ends, then finishes the batches in hand, commits them,

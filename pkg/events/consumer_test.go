@@ -46,7 +46,8 @@ func TestConsumerHandlesTellsAndCommits(t *testing.T) {
 	}
 	for name, want := range map[string]float64{
 		"seckill_kafka_consumer_messages_total": 500, "seckill_kafka_consumer_end_to_end_seconds": 500,
-		"seckill_kafka_consumer_assigned_partitions":   2,
+		"seckill_kafka_consumer_assigned_partitions": 2,
+		"seckill_kafka_consumer_followed_total":      500, "seckill_kafka_consumer_handler_busy_seconds": 0,
 		"seckill_kafka_consumer_records_skipped_total": 0, "seckill_kafka_consumer_commit_failures_total": 0,
 	} {
 		if got := metric(t, c.cfg.Registerer, name, ""); got != want {

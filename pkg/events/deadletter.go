@@ -18,7 +18,7 @@ const (
 	HeaderGroup           = "x-seckill-group"         // that could not handle it
 	HeaderAttempt         = "x-seckill-attempt"       // calls of the handler that had it; 0 when it could not be decoded
 	HeaderError           = "x-seckill-error"         // at most 1 KiB
-	HeaderErrorClass      = "x-seckill-error-class"   // undecodable or permanent
+	HeaderErrorClass      = "x-seckill-error-class"   // undecodable, permanent or a word of PermanentAs
 	HeaderFailedAt        = "x-seckill-failed-at"     // RFC 3339
 	HeaderRedriveCount    = "x-seckill-redrive-count" // how often it was sent back to its topic
 	HeaderTruncated       = "x-seckill-truncated"     // only when key, value and headers were too large to keep
@@ -53,7 +53,9 @@ func (p *partition) bury(live, work context.Context, letters ...letter) error {
 		}
 		p.metrics.deadLetters.WithLabelValues(l.class).Inc()
 		p.metrics.messages.WithLabelValues("dead").Inc()
-		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err)
+		reservation, trace := whose(l.msg)
+		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err,
+			"reservation_id", reservation, "trace_id", trace)
 	}
 	return nil
 }

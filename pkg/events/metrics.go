@@ -62,9 +62,11 @@ type consumerMetrics struct {
 	skipped        prometheus.Counter
 	retries        *prometheus.CounterVec // by stage
 	deadLetters    *prometheus.CounterVec // by class
+	followed       *prometheus.CounterVec // by type
+	committed      prometheus.Gauge
 }
 
-func newConsumerMetrics(reg prometheus.Registerer, group, topic string) consumerMetrics {
+func newConsumerMetrics(reg prometheus.Registerer, group, topic string, busy func() float64) consumerMetrics {
 	const name = "seckill_kafka_"
 	labels := prometheus.Labels{"group": group, "topic": topic}
 	counter := func(n, help string) prometheus.Counter {
@@ -76,7 +78,11 @@ func newConsumerMetrics(reg prometheus.Registerer, group, topic string) consumer
 	histogram := func(n, help string, buckets []float64) prometheus.Histogram {
 		return register(reg, prometheus.NewHistogram(prometheus.HistogramOpts{Name: name + n, Help: help, ConstLabels: labels, Buckets: buckets}))
 	}
-	return consumerMetrics{
+	register(reg, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: name + "consumer_handler_busy_seconds", ConstLabels: labels,
+		Help: "How long the oldest batch in hand has been in hand, retries included; 0 when there is none.",
+	}, busy))
+	m := consumerMetrics{
 		messages:       counters("consumer_messages_total", "Records done with, by result: ok or dead.", "result"),
 		batchSeconds:   histogram("consumer_batch_seconds", "Time from a batch being fetched to its commit, retries included.", secondsBuckets()),
 		batchSize:      histogram("consumer_batch_size", "Records in one batch.", sizeBuckets()),
@@ -86,7 +92,19 @@ func newConsumerMetrics(reg prometheus.Registerer, group, topic string) consumer
 		rebalances:     counter("consumer_rebalances_total", "Generations this member has joined."),
 		assigned:       register(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: name + "consumer_assigned_partitions", Help: "Partitions this member owns.", ConstLabels: labels})),
 		skipped:        counter("consumer_records_skipped_total", "Records lost to retention or truncation before they were read; 1 where the number cannot be known."),
-		retries:        counters("retries_total", "Attempts that failed and were repeated, by stage.", "stage"),
-		deadLetters:    counters("dead_letters_total", "Records put among the dead letters, by class: undecodable or permanent.", "class"),
+		followed:       counters("consumer_followed_total", "Events published because of the records handled, by type. What a redelivery says again counts again.", "type"),
+		committed: register(reg, prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: name + "consumer_last_commit_timestamp_seconds", Help: "When this member last committed an offset; 0 before the first.", ConstLabels: labels,
+		})),
+		retries:     counters("retries_total", "Attempts that failed and were repeated, by stage.", "stage"),
+		deadLetters: counters("dead_letters_total", "Records put among the dead letters, by class: undecodable, permanent, or what the handler says (unknown_product, not_cancelled, invalid).", "class"),
 	}
+	// increase() does not see the step from nothing to the first one.
+	for _, result := range []string{"ok", "dead"} {
+		m.messages.WithLabelValues(result)
+	}
+	for _, class := range []string{"undecodable", "permanent", "unknown_product", "not_cancelled", "invalid"} {
+		m.deadLetters.WithLabelValues(class)
+	}
+	return m
 }

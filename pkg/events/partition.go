@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/segmentio/kafka-go"
+
+	"github.com/leadingpeers/seckill/internal/fault"
 )
 
 // partition is one partition during one generation of the group.
@@ -225,6 +228,7 @@ func (p *partition) commit(next int64) error {
 		p.metrics.commitFailures.Inc()
 		return fmt.Errorf("commit %s/%d at %d: %w", p.topic, p.id, next, err)
 	}
+	p.metrics.committed.Set(float64(p.cfg.Now().UnixMilli()) / 1000)
 	return nil
 }
 
@@ -232,6 +236,7 @@ func (p *partition) commit(next int64) error {
 func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) error {
 	timer := prometheus.NewTimer(p.metrics.batchSeconds)
 	defer timer.ObserveDuration()
+	defer p.inHand.begin(p.id, p.cfg.Now())()
 	p.metrics.batchSize.Observe(float64(len(msgs)))
 
 	last := msgs[len(msgs)-1]
@@ -242,7 +247,8 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 		if e, err := fromMessage(m, p.cfg.Topic); err != nil {
 			letters = append(letters, letter{msg: m, class: "undecodable", err: err})
 		} else {
-			b.msgs, b.events = append(b.msgs, m), append(b.events, e)
+			e, end := p.traced(e)
+			b.msgs, b.events, b.ends = append(b.msgs, m), append(b.events, e), append(b.ends, end)
 		}
 	}
 	if err := p.bury(live, work, letters...); err != nil {
@@ -251,9 +257,11 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 	if err := p.handle(live, work, b); err != nil {
 		return err
 	}
+	fault.Point(fault.BeforeCommit)
 	if err := p.commit(last.Offset + 1); err != nil {
 		return err
 	}
+	fault.Point(fault.AfterCommit)
 	// The next record is not fetched yet; it is not older than this one.
 	p.board.own(p.place(), Standing{Committed: last.Offset + 1, End: last.HighWaterMark, Oldest: last.Time})
 	return nil
@@ -261,12 +269,13 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 
 func (p *partition) place() Place { return Place{Group: p.group, Topic: p.topic, Partition: p.id} }
 
-// batch is a run of decoded records; msgs and events stand side by side.
+// batch is a run of decoded records; msgs, events and ends stand side by side.
 type batch struct {
 	msgs     []kafka.Message
 	events   []Event
-	attempts int                 // calls of the handler that had these records
-	told     map[string]struct{} // IDs of what a failed attempt has published
+	ends     []func(failed string) // end the steps of their traces
+	attempts int                   // calls of the handler that had these records
+	told     map[string]struct{}   // IDs of what a failed attempt has published
 }
 
 // handle runs the handler until it has no fault, halving the batch around
@@ -278,6 +287,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	err := p.retry(live, "handle", p.id, func() error {
 		b.attempts++
 		next, err := p.handler(work, slices.Clone(b.events)) // a copy: handlers may sort
+		fault.Point(fault.BeforeTelling)
 		if unsaid := p.tell(live, work, b.told, next); unsaid != nil {
 			return unsaid
 		}
@@ -291,23 +301,43 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	switch {
 	case err == nil:
 		p.metrics.messages.WithLabelValues("ok").Add(float64(len(b.events)))
-		for _, e := range b.events {
-			p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())
-		}
+		p.handled(work, b)
 		return nil
 	case !isPermanent(err):
+		b.end("not handled here: " + err.Error())
 		return err
 	case len(b.events) == 1:
-		return p.bury(live, work, letter{msg: b.msgs[0], class: "permanent", err: err, attempts: b.attempts})
+		b.end(err.Error())
+		return p.bury(live, work, letter{msg: b.msgs[0], class: classOf(err), err: err, attempts: b.attempts})
 	}
 	half := len(b.events) / 2
 	first, second := b, b
-	first.msgs, first.events = b.msgs[:half], b.events[:half]
-	second.msgs, second.events = b.msgs[half:], b.events[half:]
+	first.msgs, first.events, first.ends = b.msgs[:half], b.events[:half], b.ends[:half]
+	second.msgs, second.events, second.ends = b.msgs[half:], b.events[half:], b.ends[half:]
 	if err := p.handle(live, work, first); err != nil {
 		return err
 	}
 	return p.handle(live, work, second)
+}
+
+// handled counts, logs and ends the steps of what the handler is done with.
+func (p *partition) handled(ctx context.Context, b batch) {
+	debug := p.outages.log.Enabled(ctx, slog.LevelDebug)
+	for _, e := range b.events {
+		p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())
+		if debug {
+			p.outages.log.DebugContext(ctx, "event handled", "event_id", e.ID(), "type", string(e.Type),
+				"reservation_id", e.ReservationID, "product", e.ProductID, "trace_id", e.TraceID())
+		}
+	}
+	b.end("")
+}
+
+// end ends the steps of a batch.
+func (b batch) end(failed string) {
+	for _, end := range b.ends {
+		end(failed)
+	}
 }
 
 // tell publishes what follows from a batch, without what it has told already.
@@ -318,9 +348,15 @@ func (p *partition) tell(live, work context.Context, told map[string]struct{}, n
 	if len(next) == 0 {
 		return nil
 	}
-	return p.retry(live, "publish", p.id, func() error {
+	err := p.retry(live, "publish", p.id, func() error {
 		ctx, cancel := context.WithTimeout(work, publishTimeout)
 		defer cancel()
 		return p.publisher.Publish(ctx, next...)
 	})
+	if err == nil {
+		for _, e := range next {
+			p.metrics.followed.WithLabelValues(string(e.Type)).Inc()
+		}
+	}
+	return err
 }

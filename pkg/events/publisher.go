@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -44,6 +45,8 @@ type PublisherConfig struct {
 	Now func() time.Time
 	// Registerer gets the metrics seckill_kafka_producer_*. nil = none.
 	Registerer prometheus.Registerer
+	// Log gets a line at debug for every event that is acknowledged. nil = none.
+	Log *slog.Logger
 }
 
 // NoCompression in PublisherConfig.Compression sends events as they are.
@@ -90,6 +93,7 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 	cfg.Workers = or(cfg.Workers, 2)
 	cfg.RequestTimeout = or(cfg.RequestTimeout, 3*time.Second)
 	cfg.Compression = or(cfg.Compression, kafka.Zstd)
+	cfg.Log = or(cfg.Log, slog.New(slog.DiscardHandler))
 	p := &Publisher{
 		cfg: cfg, transport: cfg.Transport(), addr: cfg.addr(),
 		balancer: kafka.Murmur2Balancer{Consistent: true}, // Java's and librdkafka's partition for every key
@@ -131,7 +135,14 @@ func (p *Publisher) Publish(ctx context.Context, evs ...Event) error {
 			return Permanent(err)
 		}
 	}
-	return p.publish(ctx, records)
+	err := p.publish(ctx, records)
+	if err == nil && p.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		for _, e := range evs {
+			p.cfg.Log.DebugContext(ctx, "event published", "topic", p.cfg.TopicName(e.Topic()), "event_id", e.ID(), "type", string(e.Type),
+				"reservation_id", e.ReservationID, "product", e.ProductID, "trace_id", e.TraceID())
+		}
+	}
+	return err
 }
 
 // Republish writes records to topic once more, as they were: key, value and

@@ -116,7 +116,7 @@ func (q Query) spans(ctx context.Context, client *kafka.Client, cfg ClientConfig
 	}
 	var out []span
 	for _, id := range ids {
-		from, err := offsetAt(ctx, client, name, id, q.Since, logs[id])
+		from, err := q.begin(ctx, client, span{topic: t, partition: id, from: logs[id].start, to: logs[id].end}, name)
 		if err != nil {
 			return nil, err
 		}
@@ -135,27 +135,27 @@ func (q Query) key(t Topic) string {
 	return q.ReservationID
 }
 
-// offsetAt is the first offset whose record was written at t or later; the
-// log's end when there is none.
-func offsetAt(ctx context.Context, client *kafka.Client, topic string, partition int, t time.Time, log bounds) (int64, error) {
-	if t.IsZero() || log.start == log.end {
-		return log.start, nil
+// begin is the first offset of a partition whose record was written at q.Since
+// or later; its end when there is none.
+func (q Query) begin(ctx context.Context, client *kafka.Client, all span, topic string) (int64, error) {
+	if q.Since.IsZero() || all.from == all.to {
+		return all.from, nil
 	}
 	resp, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
-		topic: {kafka.TimeOffsetOf(partition, t)},
+		topic: {kafka.TimeOffsetOf(all.partition, q.Since)},
 	}})
 	if err == nil {
 		err = resp.Topics[topic][0].Error
 	}
 	if err != nil {
-		return 0, fmt.Errorf("find the time %s in %s/%d: %w", t.Format(time.RFC3339), topic, partition, err)
+		return 0, fmt.Errorf("find the time %s in %s/%d: %w", q.Since.Format(time.RFC3339), topic, all.partition, err)
 	}
 	for offset := range resp.Topics[topic][0].Offsets {
 		if offset >= 0 { // -1 stands for no such record
-			return max(offset, log.start), nil
+			return max(offset, all.from), nil
 		}
 	}
-	return log.end, nil
+	return all.to, nil
 }
 
 // read returns the records of the span that q looks for, and whether it was

@@ -22,7 +22,7 @@ func TestTopics(t *testing.T) {
 			t.Errorf("events of type %s have no topic in topics.yaml", typ)
 		}
 	}
-	for _, group := range []string{"deduct", "rollback", "settle", "payment"} {
+	for _, group := range []string{"deduct", "rollback", "settle", "payment", "channel"} {
 		if s := names[DeadLetterTopic(group)]; s.Key != "origin" || s.Retention < names[Rollbacks].Retention {
 			t.Errorf("dead letters of %s: %+v, want them kept longer than any event", group, s)
 		}

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
@@ -42,7 +43,9 @@ func (s *Store) Expire(ctx context.Context, limit int, announce func(Order) []Me
 		for _, id := range due {
 			messages = append(messages, announce(expired[id])...)
 		}
-		return enqueue(ctx, tx, messages)
+		err = enqueue(ctx, tx, messages)
+		fault.Point(fault.InCancellation)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("expire orders: %w", err)
@@ -99,6 +102,7 @@ func (s *Store) Relay(ctx context.Context, limit int, publish func(context.Conte
 		if err := publish(ctx, messages); err != nil {
 			return fmt.Errorf("publish: %w", err)
 		}
+		fault.Point(fault.AfterRelay)
 		_, err = tx.ExecContext(ctx, mysql.In(sqlRelayed, n), ids...)
 		return err
 	})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
@@ -59,6 +60,6 @@ func payAll(ids []string, payments map[string]Payment) (string, []any) {
 		amounts = append(amounts, mysql.ID(id), payments[id].AmountCents)
 	}
 	when := strings.Repeat(sqlPayWhen, len(ids))
-	query := fmt.Sprintf(mysql.In(sqlPayAll, len(ids)), when, when)
+	query := fmt.Sprintf(mysql.In(fault.Without(fault.PayCAS, sqlPayAll, ifAwaiting, ""), len(ids)), when, when)
 	return query, append(append(refs, idArgs(ids)...), amounts...)
 }

@@ -17,15 +17,18 @@ const (
 
 	sqlFind = sqlOrders + " WHERE reservation_id IN (?)"
 
-	sqlPay = "UPDATE orders SET state = 'paid', payment_ref = ?, updated_at = NOW(3) WHERE reservation_id = ? AND state = 'awaiting_payment' AND amount_cents = ?"
+	// ifAwaiting is the compare of the compare-and-set that ends an order.
+	ifAwaiting = " AND state = 'awaiting_payment'"
+
+	sqlPay = "UPDATE orders SET state = 'paid', payment_ref = ?, updated_at = NOW(3) WHERE reservation_id = ?" + ifAwaiting + " AND amount_cents = ?"
 
 	// sqlPayAll is sqlPay for many; each %s stands for one sqlPayWhen per payment.
-	sqlPayAll  = "UPDATE orders SET state = 'paid', payment_ref = CASE reservation_id%s END, updated_at = NOW(3) WHERE reservation_id IN (?) AND state = 'awaiting_payment' AND amount_cents = CASE reservation_id%s END"
+	sqlPayAll  = "UPDATE orders SET state = 'paid', payment_ref = CASE reservation_id%s END, updated_at = NOW(3) WHERE reservation_id IN (?)" + ifAwaiting + " AND amount_cents = CASE reservation_id%s END"
 	sqlPayWhen = " WHEN ? THEN ?"
 
 	sqlRefOwner = "SELECT reservation_id FROM orders WHERE payment_ref = ?"
 
-	sqlCancel = "UPDATE orders SET state = 'cancelled', reason = ?, updated_at = NOW(3) WHERE reservation_id = ? AND state = 'awaiting_payment'"
+	sqlCancel = "UPDATE orders SET state = 'cancelled', reason = ?, updated_at = NOW(3) WHERE reservation_id = ?" + ifAwaiting
 
 	sqlDue = "SELECT reservation_id FROM orders WHERE state = 'awaiting_payment' AND pay_deadline <= NOW(3) ORDER BY pay_deadline LIMIT ? FOR UPDATE SKIP LOCKED"
 

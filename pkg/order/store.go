@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
@@ -176,7 +177,7 @@ func (s *Store) pay(ctx context.Context, p Payment) (Order, error) {
 // setPaid is the compare-and-set.
 func (s *Store) setPaid(ctx context.Context, p Payment) (changed bool, err error) {
 	err = mysql.Retry(ctx, func() error {
-		res, err := s.db.ExecContext(ctx, sqlPay, p.Ref, mysql.ID(p.ReservationID), p.AmountCents)
+		res, err := s.db.ExecContext(ctx, fault.Without(fault.PayCAS, sqlPay, ifAwaiting, ""), p.Ref, mysql.ID(p.ReservationID), p.AmountCents)
 		if err != nil {
 			return err
 		}
@@ -227,7 +228,7 @@ func (s *Store) Cancel(ctx context.Context, reservationID, reason string, announ
 	}
 	var o Order
 	err := mysql.InTx(ctx, s.db, func(tx *sql.Tx) error {
-		res, err := tx.ExecContext(ctx, sqlCancel, reason, mysql.ID(reservationID))
+		res, err := tx.ExecContext(ctx, fault.Without(fault.CancelCAS, sqlCancel, ifAwaiting, ""), reason, mysql.ID(reservationID))
 		if err != nil {
 			return err
 		}
@@ -240,7 +241,9 @@ func (s *Store) Cancel(ctx context.Context, reservationID, reason string, announ
 		case err != nil:
 			return err
 		case n > 0:
-			return enqueue(ctx, tx, announce(o))
+			err := enqueue(ctx, tx, announce(o))
+			fault.Point(fault.InCancellation)
+			return err
 		case o.State == Paid:
 			return ErrPaid
 		case o.State == AwaitingPayment:

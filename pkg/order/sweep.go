@@ -3,10 +3,14 @@ package order
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// Unsettled returns up to limit (at most [MaxBatch]) orders that should exist:
+// MaxStuck is the most orders that Unsettled and Unreturned return at once.
+const MaxStuck = 10_000
+
+// Unsettled returns up to limit (at most [MaxStuck]) orders that should exist:
 // one for each reservation that was deducted more than olderThan ago, by the
 // database's clock, and has no order, the oldest first. Only the reservation's
 // activity, product, user and quantity are filled in, and CreatedAt with the
@@ -21,7 +25,7 @@ func (s *Store) Unsettled(ctx context.Context, olderThan time.Duration, limit in
 	return out, nil
 }
 
-// Unreturned returns up to limit (at most [MaxBatch]) orders that were
+// Unreturned returns up to limit (at most [MaxStuck]) orders that were
 // cancelled more than olderThan ago, by the database's clock, and whose
 // reservation is still deducted. Their rollbacks were lost on the way and want
 // to be told again. It looks up the reservation of every cancelled order,
@@ -36,17 +40,19 @@ func (s *Store) Unreturned(ctx context.Context, olderThan time.Duration, limit i
 
 // stuck reads what search finds older than a time, in its order.
 func (s *Store) stuck(ctx context.Context, search string, read reader, olderThan time.Duration, limit int) ([]Order, error) {
-	ids, err := selectIDs(ctx, s.db, search, -olderThan.Microseconds(), min(limit, MaxBatch))
-	if err != nil || len(ids) == 0 {
-		return nil, err
-	}
-	found, err := read(ctx, s.db, ids)
+	ids, err := selectIDs(ctx, s.db, search, -olderThan.Microseconds(), min(limit, MaxStuck))
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Order, len(ids))
-	for i, id := range ids {
-		out[i] = found[id]
+	var out []Order
+	for part := range slices.Chunk(ids, MaxBatch) {
+		found, err := read(ctx, s.db, part)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range part {
+			out = append(out, found[id])
+		}
 	}
 	return out, nil
 }

@@ -181,6 +181,49 @@ func TestReap(t *testing.T) {
 	}
 }
 
+// What is under way is found without looking at what was ever sold.
+func TestWaiting(t *testing.T) {
+	s := newShop(t, CacheConfig{})
+	if _, err := s.Waiting(t.Context(), s.product); !bare(err, NotLoaded) {
+		t.Errorf("no product: %v, want the bare refusal", err)
+	}
+	s.load(10)
+	want := func(why string, w Waiting) {
+		t.Helper()
+		got, err := s.Waiting(t.Context(), s.product)
+		if w.Reservations > 0 && (got.Oldest < 0 || got.Oldest > time.Minute) {
+			t.Errorf("%s: the oldest is %s old", why, got.Oldest)
+		}
+		got.Oldest = 0
+		if err != nil || got != w {
+			t.Errorf("%s: %+v, %v, want %+v", why, got, err, w)
+		}
+	}
+	want("nothing sold", Waiting{Surplus: 10})
+	var held []Reservation
+	for i, buyer := range []string{"ann", "bob", "ann"} {
+		r, _, err := s.Reserve(t.Context(), s.reservation(buyer, i+1, 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, r)
+	}
+	want("two of one buyer, one of another", Waiting{Surplus: 4, Units: 6, Reservations: 3})
+	held[0].State, held[1].State, held[1].Reason = Deducted, Refused, string(SoldOut)
+	if _, err := s.Apply(t.Context(), held[:2]); err != nil {
+		t.Fatal(err)
+	}
+	want("decided ones are no longer waiting, though their buyers are in the open list", Waiting{Surplus: 6, Units: 2, Reservations: 1})
+	for name, n := range map[string]float64{"seckill_cache_reserved_total": 3, "seckill_cache_reserved_units_total": 6, "seckill_cache_replayed_total": 0} {
+		if got := s.metric(name, ""); got != n {
+			t.Errorf("%s is %v, want %v", name, got, n)
+		}
+	}
+	if _, again, err := s.Reserve(t.Context(), s.reservation("ann", 3, 2)); err != nil || !again || s.metric("seckill_cache_replayed_total", "") != 1 {
+		t.Errorf("a repetition: %v, %v, %v repetitions counted", again, err, s.metric("seckill_cache_replayed_total", ""))
+	}
+}
+
 // More buyers than go into a call, some with several reservations.
 func TestPreloadManyBuyers(t *testing.T) {
 	s := newShop(t, CacheConfig{})
@@ -428,6 +471,49 @@ func TestLoadedAndSurplus(t *testing.T) {
 	}
 	if _, err := s.Counts(t.Context(), "p2"); !bare(err, NotLoaded) {
 		t.Errorf("no product: %v, want the bare refusal", err)
+	}
+}
+
+// Balance counts each pending record once, however often its buyer is in open,
+// and in as many calls of HMGET as it takes.
+func TestBalance(t *testing.T) {
+	s := newShop(t, CacheConfig{})
+	if _, err := s.Balance(t.Context(), s.product); !bare(err, NotLoaded) {
+		t.Errorf("no product: %v, want the bare refusal", err)
+	}
+	s.load(5000)
+	is := func(why string, want Balance) {
+		t.Helper()
+		if got, err := s.Balance(t.Context(), s.product); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", why, got, err, want)
+		}
+	}
+	is("nothing is open", Balance{Surplus: 5000})
+	hold := func(user string, n int) Reservation {
+		t.Helper()
+		r, _, err := s.Reserve(t.Context(), s.reservation(user, n, 2))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := hold("ann", 1)
+	hold("ann", 2)
+	is("two of one buyer", Balance{Surplus: 4996, Pending: 4})
+	first.State = Deducted
+	if _, err := s.Apply(t.Context(), []Reservation{first}); err != nil {
+		t.Fatal(err)
+	}
+	is("one of them decided", Balance{Surplus: 4996, Pending: 2})
+	for i := range 1100 {
+		hold(fmt.Sprint("u", i), 3+i)
+	}
+	is("more buyers than fit into one call", Balance{Surplus: 2796, Pending: 2202})
+	for i := range 900 {
+		hold(fmt.Sprint("v", i), 2000+i)
+	}
+	if _, err := s.Balance(t.Context(), s.product); !errors.Is(err, ErrBusy) {
+		t.Errorf("2002 entries in open: %v, want %v", err, ErrBusy)
 	}
 }
 

@@ -186,6 +186,8 @@ func (w *waiting) result(m *metrics) (got Reservation, replayed bool, err error)
 	}
 	if w.row == "+" {
 		w.r.State, w.r.Reason, w.r.At = Pending, "", time.UnixMilli(w.at).UTC()
+		m.taken.Inc()
+		m.units.Add(float64(w.r.Quantity))
 		return w.r, false, nil
 	}
 	if counter, ok := m.refused[Refusal(w.row)]; ok {
@@ -197,5 +199,6 @@ func (w *waiting) result(m *metrics) (got Reservation, replayed bool, err error)
 		m.unknown.Inc()
 		return Reservation{}, false, fmt.Errorf("reserve %s: %w: %w", w.r.ID, ErrUnknown, err)
 	}
+	m.again.Inc()
 	return w.r, true, nil
 }

@@ -33,6 +33,29 @@ func (c *Cache) Loaded(ctx context.Context, productIDs []string) (map[string]boo
 	return loaded, nil
 }
 
+// Open says how many entries the open list of each product has, in one round
+// trip: reservations not yet decided, and settled ones that nobody has dropped.
+func (c *Cache) Open(ctx context.Context, productIDs []string) (map[string]int, error) {
+	open := make(map[string]int, len(productIDs))
+	if len(productIDs) == 0 {
+		return open, nil
+	}
+	lengths := make([]*redis.IntCmd, len(productIDs))
+	_, err := c.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
+		for i, id := range productIDs {
+			lengths[i] = pipe.LLen(ctx, c.keys.open(id))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lengths of %d open lists: %w", len(productIDs), err)
+	}
+	for i, id := range productIDs {
+		open[id] = int(lengths[i].Val())
+	}
+	return open, nil
+}
+
 // Surplus returns the units of a product that may still be reserved. It is
 // below 0 after Redis has lost reservations and adopted them again.
 //
@@ -46,6 +69,34 @@ func (c *Cache) Surplus(ctx context.Context, productID string) (int64, error) {
 		return 0, fmt.Errorf("surplus of %s: %w", productID, err)
 	}
 	return surplus, nil
+}
+
+// balanceEntries is how many entries of the open list Balance looks at. With
+// more, a product is too busy to be judged, and the script would hold Redis up.
+const balanceEntries = 2000
+
+// Balance is what Redis holds of a product that is not deducted, in units.
+type Balance struct{ Surplus, Pending int64 }
+
+// Balance reads both counts at one instant, from the open list: cheap enough
+// for every few seconds. It returns [ErrBusy] while more than 2,000 reservations
+// are open, [NotLoaded] when the product is not in Redis, else a fault.
+func (c *Cache) Balance(ctx context.Context, productID string) (Balance, error) {
+	reply, err := c.call(ctx, c.scripts.balance, []string{c.keys.product(productID), c.keys.open(productID)}, balanceEntries)
+	if err != nil {
+		return Balance{}, fmt.Errorf("balance of %s: %w", productID, err)
+	}
+	switch reply {
+	case string(NotLoaded):
+		return Balance{}, NotLoaded
+	case "busy":
+		return Balance{}, ErrBusy
+	}
+	var b Balance
+	if _, err := fmt.Sscanf(fmt.Sprint(reply), "%d;%d", &b.Surplus, &b.Pending); err != nil {
+		return Balance{}, fmt.Errorf("balance of %s: replied %.60q: %w", productID, reply, err)
+	}
+	return b, nil
 }
 
 // Counts is the account of one product in Redis.

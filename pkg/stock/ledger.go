@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
@@ -105,7 +106,11 @@ func (l *Ledger) change(ctx context.Context, verb, productID string, rs []Reserv
 		if err != nil {
 			return err
 		}
+		if fault.Off(fault.SeenBefore) {
+			clear(rows)
+		}
 		changed, err := do(ctx, tx, stock, want, rows)
+		fault.Point(fault.InLedger)
 		for _, r := range changed {
 			rows[r.ID] = r
 		}
@@ -158,7 +163,7 @@ func deduct(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation,
 		return nil, err
 	}
 	taken := decide(stock, held, fresh)
-	if taken > stock.available {
+	if taken > stock.available && !fault.Off(fault.StockGuard) {
 		panic(fmt.Sprintf("stock of %s: %d units taken of %d available (total %d)",
 			stock.productID, taken, stock.available, stock.total))
 	}
@@ -177,9 +182,9 @@ func decide(stock stockRow, held map[string]int64, fresh []Reservation) (taken i
 		reason := stock.refuses()
 		switch {
 		case reason != "":
-		case r.Quantity > stock.available-taken:
+		case r.Quantity > stock.available-taken && !fault.Off(fault.StockGuard):
 			reason = SoldOut
-		case r.Quantity > stock.perUser-held[r.UserID]:
+		case r.Quantity > stock.perUser-held[r.UserID] && !fault.Off(fault.UserGuard):
 			reason = OverUserLimit
 		}
 		if reason != "" {
@@ -231,7 +236,8 @@ func tombstoneReason(reason string) string {
 // left alone: its stock is not ours to change.
 func giveBack(ctx context.Context, tx *sql.Tx, productID string, seen map[string]Reservation) (changed []Reservation, returned int64, err error) {
 	for _, r := range seen {
-		if r.State == Deducted && r.ProductID == productID {
+		again := r.State == RolledBack && fault.Off(fault.RollbackOnce)
+		if (r.State == Deducted || again) && r.ProductID == productID {
 			changed = append(changed, r)
 			returned += r.Quantity
 		}
@@ -247,7 +253,7 @@ func giveBack(ctx context.Context, tx *sql.Tx, productID string, seen map[string
 	for i := range changed {
 		r := &changed[i]
 		reason, ok := reasons[r.ID]
-		if !ok {
+		if !ok && !fault.Off(fault.CancelledOnly) {
 			return nil, 0, fmt.Errorf("reservation %s: %w", r.ID, ErrNotCancelled)
 		}
 		r.State, r.Reason = RolledBack, reason

@@ -28,17 +28,45 @@ type Stock struct {
 // every deducted reservation's quantity from an index: for reconciliation, not
 // for the hot path. [ErrNotFound] for a product without a stock row.
 func (l *Ledger) Stock(ctx context.Context, productID string) (Stock, error) {
+	s, err := readStock(ctx, l.db, productID)
+	if err != nil {
+		return Stock{}, fmt.Errorf("read stock %s: %w", productID, err)
+	}
+	return s, nil
+}
+
+// rower is a *sql.DB or a *sql.Tx.
+type rower interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+func readStock(ctx context.Context, q rower, productID string) (Stock, error) {
 	s := Stock{ProductID: productID}
-	var state string
-	err := l.db.QueryRowContext(ctx, sqlStock, productID).Scan(&s.Total, &s.Available, &s.PerUser, &state, &s.Deducted)
+	err := q.QueryRowContext(ctx, sqlStock, productID).Scan(&s.Total, &s.Available, &s.PerUser, &s.State, &s.Deducted)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	s.SoldOut = s.State != stockOpen
+	return s, err
+}
+
+// Moving is how many units of a product the ledger has available, and how many
+// are in reservations that it wrote or changed within the time before now, by
+// MySQL's clock: those that Redis may not have been told yet.
+type Moving struct{ Available, Units int64 }
+
+// Moving reads both as of one instant. [ErrNotFound] for a product without a
+// stock row.
+func (l *Ledger) Moving(ctx context.Context, productID string, within time.Duration) (Moving, error) {
+	var m Moving
+	err := l.db.QueryRowContext(ctx, sqlMoving, -within.Microseconds(), productID).Scan(&m.Available, &m.Units)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
 	if err != nil {
-		return Stock{}, fmt.Errorf("read stock %s: %w", productID, err)
+		return Moving{}, fmt.Errorf("read what moves of %s: %w", productID, err)
 	}
-	s.State, s.SoldOut = state, state != stockOpen
-	return s, nil
+	return m, nil
 }
 
 // Units are a product's count as its stock row has it.

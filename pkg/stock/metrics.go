@@ -12,6 +12,9 @@ type metrics struct {
 	seconds *prometheus.HistogramVec
 	depth   prometheus.Gauge
 	busy    prometheus.Counter
+	taken   prometheus.Counter
+	units   prometheus.Counter
+	again   prometheus.Counter
 	unknown prometheus.Counter
 	refused map[Refusal]prometheus.Counter
 	applied map[outcome]prometheus.Counter
@@ -38,6 +41,18 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		busy: register(r, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seckill_cache_busy_total",
 			Help: "Reservations turned away because the coalescer's queue was full.",
+		})),
+		taken: register(r, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_cache_reserved_total",
+			Help: "Reservations that took units in Redis; repetitions are not among them.",
+		})),
+		units: register(r, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_cache_reserved_units_total",
+			Help: "Units that those reservations took.",
+		})),
+		again: register(r, prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "seckill_cache_replayed_total",
+			Help: "Repetitions that got the answer on record and took nothing.",
 		})),
 		unknown: register(r, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seckill_cache_reserve_unknown_total",

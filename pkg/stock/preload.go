@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/leadingpeers/seckill/internal/fault"
 )
 
 const (
@@ -72,6 +74,7 @@ func (c *Cache) Preload(ctx context.Context, terms Terms, available int64, rows 
 		keys:  []string{c.keys.product(terms.ProductID), c.keys.load(terms.ProductID, strconv.FormatUint(rand.Uint64(), 36))},
 	}
 	reply, err := p.fill(ctx, rows)
+	fault.Point(fault.AfterFill)
 	if err == nil && reply != "exists" {
 		argv := append([]any{"publish", p.fields, available}, terms.argv()...)
 		reply, err = c.call(ctx, c.scripts.preload, p.keys, argv...)

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/leadingpeers/seckill/internal/audit"
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
@@ -52,7 +53,7 @@ func (l *Ledger) Restock(ctx context.Context, productID, opID string, delta int6
 		case stock.total+delta > maxTotal:
 			return fmt.Errorf("%w: the total would be %d", ErrInvalid, stock.total+delta)
 		}
-		if _, err := tx.ExecContext(ctx, sqlAddRestock, productID, opID, delta); err != nil {
+		if _, err := tx.ExecContext(ctx, fault.Without(fault.RestockOnce, sqlAddRestock, "INSERT", "REPLACE"), productID, opID, delta); err != nil {
 			return err
 		}
 		if _, err := tx.ExecContext(ctx, sqlRestock, delta, delta, productID); err != nil {
@@ -79,11 +80,6 @@ func (l *Ledger) Restocked(ctx context.Context, productID, opID string, delta in
 	return done, nil
 }
 
-// rower is a *sql.DB or a *sql.Tx.
-type rower interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
 func restocked(ctx context.Context, q rower, productID, opID string, delta int64) (bool, error) {
 	var before int64
 	err := q.QueryRowContext(ctx, sqlRestocked, productID, opID).Scan(&before)
@@ -92,6 +88,8 @@ func restocked(ctx context.Context, q rower, productID, opID string, delta int64
 		return false, nil
 	case err != nil:
 		return false, err
+	case fault.Off(fault.RestockOnce):
+		return false, nil
 	case before != delta:
 		return false, fmt.Errorf("%w: %d units", ErrOpReused, before)
 	}

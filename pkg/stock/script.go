@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/lua"
 )
 
@@ -18,18 +19,19 @@ type script struct {
 }
 
 // scripts are all that a cache calls.
-type scripts struct{ reserve, apply, reap, preload, configure *script }
+type scripts struct{ reserve, apply, reap, preload, configure, balance *script }
 
 func newScripts(m *metrics) scripts {
 	load := func(name, text string) *script {
 		return &script{text: text, hash: redis.NewScript(text).Hash(), seconds: m.seconds.WithLabelValues(name)}
 	}
 	return scripts{
-		reserve:   load("reserve", lua.Reserve),
-		apply:     load("apply", lua.Apply),
+		reserve:   load("reserve", fault.Without(fault.RecordedAnswer, lua.Reserve, "  if comma then\n", "  if false then\n")),
+		apply:     load("apply", fault.Without(fault.Adopt, lua.Apply, "state == 'C' and quantity or 0", "0")),
 		reap:      load("reap", lua.Reap),
 		preload:   load("preload", lua.Preload),
 		configure: load("configure", lua.Configure),
+		balance:   load("balance", lua.Balance),
 	}
 }
 

@@ -168,8 +168,10 @@ func (o *Orders) export(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Content-Disposition", `attachment; filename="orders.csv"`)
 		h.Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusOK)
-		_ = out.Write([]string{"id", "reservation_id", "activity_id", "product_id", "user_id", "quantity", "amount_cents", "currency",
-			"state", "reason", "payment_ref", "pay_deadline", "created_at", "updated_at"})
+		_ = out.Write([]string{
+			"id", "reservation_id", "activity_id", "product_id", "user_id", "quantity", "amount_cents", "currency",
+			"state", "reason", "payment_ref", "pay_deadline", "created_at", "updated_at",
+		})
 	}
 	for one, err := range o.cfg.Orders.Each(ctx, f) {
 		switch {

@@ -26,6 +26,7 @@ type Ledger interface {
 	Restock(ctx context.Context, productID, opID string, delta int64) (replayed bool, err error)
 	Restocked(ctx context.Context, productID, opID string, delta int64) (bool, error)
 	SetSoldOut(ctx context.Context, productIDs []string, soldOut bool) (changed []string, err error)
+	Reopen(ctx context.Context, productID string) (changed bool, err error)
 }
 
 // Cache is the count in Redis. *stock.Cache is one.
@@ -33,6 +34,7 @@ type Cache interface {
 	Counts(ctx context.Context, productID string) (stock.Counts, error)
 	Surplus(ctx context.Context, productID string) (int64, error)
 	Configure(ctx context.Context, terms stock.Terms) error
+	Flush(ctx context.Context, productID string, force bool) error
 }
 
 // Catalog is the catalogue in MySQL. *catalog.Store is one.
@@ -47,9 +49,14 @@ type Config struct {
 	Ledger  Ledger
 	Cache   Cache
 	Catalog Catalog
-	Timeout time.Duration    // how long a change may take with its telling of Redis
-	Now     func() time.Time // for connection deadlines only
+	Load    catalogue.LoadFunc // puts a product into Redis, from the ledger
+	Heal    HealFunc           // tells Redis all that the ledger has of a product
+	Timeout time.Duration      // how long a change may take with its telling of Redis
+	Now     func() time.Time   // for connection deadlines only
 }
+
+// HealFunc makes Redis agree with the ledger about a product: see [stock.Heal].
+type HealFunc func(ctx context.Context, productID string) error
 
 // StockOps serves the routes of the stock.
 type StockOps struct{ cfg Config }
@@ -62,11 +69,13 @@ func (s *StockOps) Routes() []web.Route {
 	operators := web.Operators()
 	return []web.Route{
 		{Name: "GetStock", Method: "GET", Path: catalogue.OneProduct + "/stock", Roles: web.Viewers(), Handle: s.get},
-		{Name: "SellOutProduct", Method: "POST", Path: catalogue.OneProduct + "/sold-out", Roles: operators, Handle: s.product(true)},
-		{Name: "ResumeProduct", Method: "POST", Path: catalogue.OneProduct + "/resume", Roles: operators, Handle: s.product(false)},
+		{Name: "SellOutProduct", Method: "POST", Path: catalogue.OneProduct + "/sold-out", Roles: operators, Handle: s.sellOut},
+		{Name: "ResumeProduct", Method: "POST", Path: catalogue.OneProduct + "/resume", Roles: operators, Handle: s.resume},
+		{Name: "ReopenProduct", Method: "POST", Path: catalogue.OneProduct + "/reopen", Roles: operators, Handle: s.reopen},
+		{Name: "HealProduct", Method: "POST", Path: catalogue.OneProduct + "/heal", Roles: operators, Handle: s.heal},
 		{Name: "RestockProduct", Method: "POST", Path: catalogue.OneProduct + "/restock", Roles: operators, Handle: s.restock},
-		{Name: "SellOutChannel", Method: "POST", Path: "/v1/channels/{channel}/sold-out", Roles: operators, Handle: s.channel(true)},
-		{Name: "ResumeChannel", Method: "POST", Path: "/v1/channels/{channel}/resume", Roles: operators, Handle: s.channel(false)},
+		{Name: "SellOutChannel", Method: "POST", Path: "/v1/channels/{channel}/sold-out", Roles: operators, Handle: s.sellOutChannel},
+		{Name: "ResumeChannel", Method: "POST", Path: "/v1/channels/{channel}/resume", Roles: operators, Handle: s.resumeChannel},
 	}
 }
 
@@ -83,7 +92,7 @@ func fault(err error) error {
 		return problem.New(problem.IdempotencyKeyReused, "%s.", err)
 	case errors.Is(err, stock.ErrInvalid):
 		return problem.New(problem.InvalidField, "%s.", err)
-	case errors.Is(err, stock.ErrClosed):
+	case errors.Is(err, stock.ErrClosed), errors.Is(err, stock.ErrUnbalanced):
 		return problem.New(problem.WrongState, "%s.", err)
 	}
 	return problem.Fault(problem.DatabaseUnavailable, err)
@@ -153,26 +162,32 @@ func (s *StockOps) tell(ctx context.Context, productID string) error {
 	return nil
 }
 
-// product closes a product because its source has none left, or opens it.
-func (s *StockOps) product(soldOut bool) web.Handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := web.DecodeNothing(r); err != nil {
-			return err
-		}
-		ctx, cancel := s.begin(w, r)
-		defer cancel()
-		p, err := s.find(ctx, r)
-		if err != nil {
-			return err
-		}
-		if _, err := s.cfg.Ledger.SetSoldOut(ctx, []string{p.ID}, soldOut); err != nil {
-			return fault(err)
-		}
-		if err := s.tell(ctx, p.ID); err != nil {
-			return err
-		}
-		return s.show(ctx, w, p.ID, false)
+func (s *StockOps) sellOut(w http.ResponseWriter, r *http.Request) error {
+	return s.setProduct(w, r, true)
+}
+
+func (s *StockOps) resume(w http.ResponseWriter, r *http.Request) error {
+	return s.setProduct(w, r, false)
+}
+
+// setProduct closes a product because its source has none left, or opens it.
+func (s *StockOps) setProduct(w http.ResponseWriter, r *http.Request, soldOut bool) error {
+	if err := web.DecodeNothing(r); err != nil {
+		return err
 	}
+	ctx, cancel := s.begin(w, r)
+	defer cancel()
+	p, err := s.find(ctx, r)
+	if err != nil {
+		return err
+	}
+	if _, err := s.cfg.Ledger.SetSoldOut(ctx, []string{p.ID}, soldOut); err != nil {
+		return fault(err)
+	}
+	if err := s.tell(ctx, p.ID); err != nil {
+		return err
+	}
+	return s.show(ctx, w, p.ID, false)
 }
 
 var (
@@ -180,35 +195,41 @@ var (
 	opPattern      = regexp.MustCompile(`^[!-~]{1,64}$`)
 )
 
-// channel does so for all live products whose stock comes from a channel.
-func (s *StockOps) channel(soldOut bool) web.Handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := web.DecodeNothing(r); err != nil {
-			return err
-		}
-		ctx, cancel := s.begin(w, r)
-		defer cancel()
-		ids, err := s.fed(ctx, r.PathValue("channel"))
-		if err != nil {
-			return err
-		}
-		changed, err := s.cfg.Ledger.SetSoldOut(ctx, ids, soldOut)
-		if err != nil {
-			return fault(err)
-		}
-		body := api.Channel{Channel: r.PathValue("channel"), Products: []string{}, Unchanged: []string{}}
-		for _, id := range ids {
-			if err := s.tell(ctx, id); err != nil {
-				return err
-			}
-			if slices.Contains(changed, id) {
-				body.Products = append(body.Products, id)
-			} else {
-				body.Unchanged = append(body.Unchanged, id)
-			}
-		}
-		return web.WriteJSON(w, http.StatusOK, body)
+func (s *StockOps) sellOutChannel(w http.ResponseWriter, r *http.Request) error {
+	return s.setChannel(w, r, true)
+}
+
+func (s *StockOps) resumeChannel(w http.ResponseWriter, r *http.Request) error {
+	return s.setChannel(w, r, false)
+}
+
+// setChannel does so for all live products whose stock comes from a channel.
+func (s *StockOps) setChannel(w http.ResponseWriter, r *http.Request, soldOut bool) error {
+	if err := web.DecodeNothing(r); err != nil {
+		return err
 	}
+	ctx, cancel := s.begin(w, r)
+	defer cancel()
+	ids, err := s.fed(ctx, r.PathValue("channel"))
+	if err != nil {
+		return err
+	}
+	changed, err := s.cfg.Ledger.SetSoldOut(ctx, ids, soldOut)
+	if err != nil {
+		return fault(err)
+	}
+	body := api.Channel{Channel: r.PathValue("channel"), Products: []string{}, Unchanged: []string{}}
+	for _, id := range ids {
+		if err := s.tell(ctx, id); err != nil {
+			return err
+		}
+		if slices.Contains(changed, id) {
+			body.Products = append(body.Products, id)
+		} else {
+			body.Unchanged = append(body.Unchanged, id)
+		}
+	}
+	return web.WriteJSON(w, http.StatusOK, body)
 }
 
 // fed are the live products whose stock comes from a channel.

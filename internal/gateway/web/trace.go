@@ -14,6 +14,35 @@ const traceHeader = "Traceparent"
 // events that follow from it.
 func TraceParent(r *http.Request) string { return r.Header.Get(traceHeader) }
 
+// Tracer makes the steps of a trace visible. *trace.Tracer is one.
+type Tracer interface {
+	Step(parent, name, reservationID string) (own string, end func(failed string))
+}
+
+// startTrace begins our step in serving a request and returns what ends it.
+func (m *Mux) startTrace(h http.Header, name string) (end func(failed string)) {
+	if m.cfg.Tracer == nil {
+		startTrace(h)
+		return func(string) {}
+	}
+	parent := ""
+	if sent := h[traceHeader]; len(sent) == 1 && validTrace(sent[0]) {
+		parent = sent[0]
+	}
+	own, end := m.cfg.Tracer.Step(parent, name, "")
+	h[traceHeader] = []string{own}
+	return end
+}
+
+// failure is why a step with this answer counts as failed: what the server did,
+// not what it refused.
+func failure(status int) string {
+	if status < http.StatusInternalServerError {
+		return ""
+	}
+	return http.StatusText(status)
+}
+
 // startTrace leaves in the request's header the trace context of our own step:
 // the caller's trace with a new span, or a new trace where the caller sent
 // none or one that is not valid (https://www.w3.org/TR/trace-context/).

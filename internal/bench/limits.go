@@ -1,0 +1,231 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/leadingpeers/seckill/internal/bench/figures"
+	"github.com/leadingpeers/seckill/internal/bench/load"
+	"github.com/leadingpeers/seckill/internal/bench/site"
+	"github.com/leadingpeers/seckill/pkg/stock"
+)
+
+// memory fills a product with many buyers, one reservation each.
+func memory(ctx context.Context, b *bench) error {
+	sale, err := b.site.Sale(ctx, 1, plenty)
+	if err != nil {
+		return err
+	}
+	product := sale.Products[0]
+	key := b.site.Prefix + ":{" + product + "}"
+	empty, err := b.site.Redis.MemoryUsage(ctx, key, 0).Result()
+	if err != nil {
+		return err
+	}
+	if err := b.fill(ctx, product); err != nil {
+		return err
+	}
+	hash, err := b.site.Redis.MemoryUsage(ctx, key, 0).Result()
+	if err != nil {
+		return err
+	}
+	open, err := b.site.Redis.MemoryUsage(ctx, key+":open", 0).Result()
+	if err != nil {
+		return err
+	}
+	taken, err := b.site.Taken(ctx, sale)
+	if err != nil {
+		return err
+	}
+	if taken != int64(b.Reservations) {
+		return fmt.Errorf("the books do not balance: %d reserved, Redis has given %d", b.Reservations, taken)
+	}
+	n := float64(b.Reservations)
+	b.section.Figures = append(b.section.Figures, figures.Figure{
+		Name: "memory_bytes", What: "MEMORY USAGE of " + strconv.Itoa(b.Reservations) + " reservations of as many buyers (names of 8 characters), hash and list, each",
+		Unit: "bytes", Subject: []float64{float64(hash-empty+open) / n}, Goal: "<=130",
+	})
+	b.section.Notes = append(b.section.Notes, fmt.Sprintf("hash %.1f, list %.1f bytes each", float64(hash-empty)/n, float64(open)/n))
+	return b.site.Flush(ctx, sale)
+}
+
+// fill makes b.Reservations reservations, each of another buyer.
+func (b *bench) fill(ctx context.Context, product string) error {
+	next := make(chan int, b.Callers)
+	faults := make(chan error, b.Callers)
+	var wg sync.WaitGroup
+	for range b.Callers {
+		wg.Go(func() {
+			for i := range next {
+				_, _, err := b.site.Cache.Reserve(ctx, stock.Reservation{ID: reservationID(), ProductID: product, UserID: fmt.Sprintf("u%07d", i), Quantity: 1})
+				if err != nil {
+					select {
+					case faults <- err:
+					default:
+					}
+				}
+			}
+		})
+	}
+	for i := range b.Reservations {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	close(faults)
+	return <-faults
+}
+
+const (
+	crowded  = 2048                   // connections under overload
+	patience = time.Second            // of a buyer
+	slice    = 100 * time.Millisecond // of the recovery
+)
+
+// overload finds the gateway's peak, offers two and three times that, and then
+// half of it, to see how soon all is well again.
+func overload(ctx context.Context, b *bench) error {
+	goodput := figures.Figure{Name: "overload_goodput", What: "accepted a second when three times the peak is offered", Against: "the peak, offered by as many connections as are answered", Unit: "/s", Goal: ">=0.9"}
+	p99 := figures.Figure{Name: "overload_p99", What: "accept p99 when twice the peak is offered", Unit: "ms", Goal: "<=1000"}
+	recovery := figures.Figure{Name: "overload_recovery", What: "after three times the peak half of it is offered: until the worst accepted answer of 100 ms takes less than 100 ms", Unit: "s", Goal: "<=2"}
+	growth := figures.Figure{Name: "overload_rss", What: "most memory of the gateway's process afterwards", Unit: "MB"}
+	f, err := b.fronts(ctx, noOpSize)
+	if err != nil {
+		return err
+	}
+	t := figures.Table{Title: "Overload, " + strconv.Itoa(crowded) + " connections, buyers who wait " + patience.String(), Columns: []string{"offered", "sent/s", "accepted/s", "503/s", "gave up/s", "accept p50 ms", "accept p99 ms", "503 p99 ms"}}
+	err = b.repeat(ctx, func(ctx context.Context) error {
+		peak, err := f.sell(ctx, 1, unchanged)
+		if err != nil {
+			return err
+		}
+		most := float64(peak.Accepted) / peak.Seconds
+		offer := func(times float64) (load.Result, error) {
+			r, err := f.sell(ctx, 1, func(s *load.Spec) { s.Conns, s.Rate, s.Patience, s.Slice = crowded, times*most, patience, slice })
+			t.Rows = append(t.Rows, overloadRow(times, r.Result))
+			return r.Result, err
+		}
+		double, err := offer(2)
+		if err != nil {
+			return err
+		}
+		triple, err := offer(3)
+		if err != nil {
+			return err
+		}
+		after, err := offer(0.5)
+		if err != nil {
+			return err
+		}
+		goodput.Add(float64(triple.Accepted)/triple.Seconds, most)
+		p99.Subject = append(p99.Subject, double.Accept.P99)
+		recovery.Subject = append(recovery.Subject, recovered(after))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	resident, err := site.ResidentMB(f.gateway.PID())
+	growth.Subject = []float64{resident}
+	b.section.Figures = append(b.section.Figures, goodput, p99, recovery, growth)
+	b.section.Tables = append(b.section.Tables, t)
+	return err
+}
+
+func overloadRow(times float64, r load.Result) []string {
+	per := func(n int64) string { return fmt.Sprintf("%.0f", float64(n)/r.Seconds) }
+	return []string{
+		fmt.Sprintf("%.1f ×", times), per(r.Answered()), per(r.Accepted), per(r.Busy), per(r.Late),
+		fmt.Sprintf("%.1f", r.Accept.P50), fmt.Sprintf("%.1f", r.Accept.P99), fmt.Sprintf("%.1f", r.Refuse.P99),
+	}
+}
+
+// recovered is when the last bad slice ended, in seconds.
+func recovered(r load.Result) float64 {
+	last := 0
+	for i, s := range r.Slices {
+		if s.WorstMS >= 100 || s.Busy > 0 || s.Late > 0 {
+			last = i + 1
+		}
+	}
+	return float64(last) * slice.Seconds()
+}
+
+// durability changes the servers' settings for a moment and puts them back.
+func durability(ctx context.Context, b *bench) error {
+	always := figures.Figure{Name: "durability_always", What: "reservations a second with appendfsync always, " + strconv.Itoa(b.Callers) + " callers", Against: "the same with everysec", Unit: "/s", Goal: ">=0.8"}
+	err := b.repeat(ctx, func(ctx context.Context) error {
+		second, err := b.withFsync(ctx, "everysec")
+		if err != nil {
+			return err
+		}
+		each, err := b.withFsync(ctx, "always")
+		if err != nil {
+			return err
+		}
+		always.Add(each, second)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b.section.Figures = append(b.section.Figures, always)
+	t := figures.Table{Title: "Durable rows a second by the server's settings, one product, one writer", Columns: []string{"innodb_flush_log_at_trx_commit", "sync_binlog", "rows/s", "of 1, 1"}}
+	var full float64
+	for _, set := range [][2]int{{1, 1}, {1, 0}, {2, 0}} {
+		rows, err := b.withFlush(ctx, set[0], set[1])
+		if err != nil {
+			return err
+		}
+		if full == 0 {
+			full = rows
+		}
+		t.Rows = append(t.Rows, []string{strconv.Itoa(set[0]), strconv.Itoa(set[1]), fmt.Sprintf("%.0f", rows), fmt.Sprintf("%.2f", rows/full)})
+	}
+	b.section.Tables = append(b.section.Tables, t)
+	return nil
+}
+
+func (b *bench) withFsync(ctx context.Context, policy string) (perSecond float64, err error) {
+	was, err := b.site.Redis.ConfigGet(ctx, "appendfsync").Result()
+	if err != nil {
+		return 0, err
+	}
+	if err := b.site.Redis.ConfigSet(ctx, "appendfsync", policy).Err(); err != nil {
+		return 0, err
+	}
+	defer func() {
+		err = errors.Join(err, b.site.Redis.ConfigSet(context.WithoutCancel(ctx), "appendfsync", was["appendfsync"]).Err())
+	}()
+	r, err := b.reservations(ctx, b.site.Cache, b.Duration)
+	return r.perSecond, err
+}
+
+func (b *bench) withFlush(ctx context.Context, flush, binlog int) (perSecond float64, err error) {
+	var wasFlush, wasBinlog int
+	if err := b.site.DB.QueryRowContext(ctx, "SELECT @@innodb_flush_log_at_trx_commit, @@sync_binlog").Scan(&wasFlush, &wasBinlog); err != nil {
+		return 0, err
+	}
+	set := func(ctx context.Context, flush, binlog int) error {
+		_, err1 := b.site.DB.ExecContext(ctx, "SET GLOBAL innodb_flush_log_at_trx_commit = ?", flush)
+		_, err2 := b.site.DB.ExecContext(ctx, "SET GLOBAL sync_binlog = ?", binlog)
+		return errors.Join(err1, err2)
+	}
+	defer func() { err = errors.Join(err, set(context.WithoutCancel(ctx), wasFlush, wasBinlog)) }()
+	if err := set(ctx, flush, binlog); err != nil {
+		return 0, err
+	}
+	var rates []float64
+	for range b.Repeats {
+		r, err := b.deduct(ctx, b.site.Ledger, "bench-flush")
+		if err != nil {
+			return 0, err
+		}
+		rates = append(rates, r)
+	}
+	return figures.Median(rates), nil
+}

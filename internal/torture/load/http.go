@@ -1,0 +1,130 @@
+package load
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// patience is how long a caller waits for an answer. The gateways promise one
+// in three seconds; the proxies before them may add to that.
+const patience = 8 * time.Second
+
+// Answer is what came back.
+type Answer struct {
+	Status     int
+	RetryAfter time.Duration
+	Replayed   bool
+	Took       time.Duration
+
+	ReservationID string `json:"reservation_id"`
+	UserID        string `json:"user_id"`
+	ProductID     string `json:"product_id"`
+	Quantity      int64  `json:"quantity"`
+	State         string `json:"state"`
+	Code          string `json:"code"`
+	Detail        string `json:"detail"`
+	Text          []byte `json:"-"`
+}
+
+// Line is a way to the gateways with one key.
+type Line struct {
+	Gateways []string
+	Key      string
+	Client   *http.Client
+}
+
+// NewLine makes a line for that many callers at once.
+func NewLine(gateways []string, key string, callers int) *Line {
+	transport := &http.Transport{MaxIdleConnsPerHost: callers, MaxConnsPerHost: 4 * callers, IdleConnTimeout: 30 * time.Second}
+	return &Line{Gateways: gateways, Key: key, Client: &http.Client{Timeout: patience, Transport: transport}}
+}
+
+// Send makes one request at the given gateway. An error means that no whole
+// answer came: what was asked for may have happened.
+func (l *Line) Send(ctx context.Context, gateway int, method, path string, body []byte, headers ...string) (Answer, error) {
+	var a Answer
+	req, err := http.NewRequestWithContext(ctx, method, l.Gateways[gateway%len(l.Gateways)]+path, bytes.NewReader(body))
+	if err != nil {
+		return a, err
+	}
+	req.Header.Set("Authorization", "Bearer "+l.Key)
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	start := time.Now()
+	resp, err := l.Client.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	a.Text, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return a, err
+	}
+	if len(a.Text) > 0 {
+		if err := json.Unmarshal(a.Text, &a); err != nil && resp.StatusCode < 300 {
+			return a, err
+		}
+	}
+	a.Status, a.Took, a.Replayed = resp.StatusCode, time.Since(start), resp.Header.Get("Idempotent-Replayed") != ""
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
+		a.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	return a, nil
+}
+
+// Insist repeats a request at one gateway and the other until there is an
+// answer that is final, or ctx ends.
+func (l *Line) Insist(ctx context.Context, method, path string, body []byte, headers ...string) (Answer, error) {
+	for n := 0; ; n++ {
+		a, err := l.Send(ctx, n, method, path, body, headers...)
+		if err == nil && a.Status < 500 {
+			return a, nil
+		}
+		if err == nil {
+			err = errors.New(a.Code)
+		}
+		select {
+		case <-ctx.Done():
+			return a, err
+		case <-time.After(min(200*time.Millisecond*time.Duration(n+1), 2*time.Second)):
+		}
+	}
+}
+
+// Counts counts things by name.
+type Counts struct {
+	mu sync.Mutex
+	n  map[string]int64
+}
+
+// Add adds one.
+func (c *Counts) Add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int64{}
+	}
+	c.n[name]++
+}
+
+// All returns a copy.
+func (c *Counts) All() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make(map[string]int64, len(c.n))
+	for k, v := range c.n {
+		out[k] = v
+	}
+	return out
+}

@@ -1,0 +1,83 @@
+package torture
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/leadingpeers/seckill/internal/torture/judge"
+	"github.com/leadingpeers/seckill/internal/torture/stage"
+)
+
+// verdict waits until the system is at rest, and looks at everything.
+func (r *run) verdict(ctx context.Context, last time.Time) error {
+	promises, twice := r.journal.Promises()
+	for _, text := range twice {
+		r.judge.FindDuplicate(text)
+	}
+	c := judge.Case{Promises: promises, Totals: r.operators.Totals(), Excused: r.isExcused, Redis: r.stage.Redis.Master(), Prefix: stage.Prefix}
+	var state judge.State
+	var err error
+	look := func(done func(judge.State) bool) func() bool {
+		return func() bool {
+			state, err = r.judge.Look(ctx, c)
+			return err == nil && done(state)
+		}
+	}
+	if !r.await(ctx, r.cfg.Limit-time.Since(last), look(func(s judge.State) bool { return s.Unknown == 0 })) {
+		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, r.cfg.Limit, err)
+	}
+	r.result.LedgerS = seconds(time.Since(last))
+	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
+	r.await(ctx, r.cfg.Rest-time.Since(last), look(judge.State.AtRest))
+	r.result.RestS = seconds(time.Since(last))
+	if err != nil {
+		return err
+	}
+	r.judge.Settle(state)
+	if err := r.judge.Sample(ctx, true); err != nil {
+		return err
+	}
+	if r.result.DeadLetters, err = r.stage.DeadLetters(ctx); err != nil {
+		return err
+	}
+	r.count(state)
+	return nil
+}
+
+// count fills in the result.
+func (r *run) count(s judge.State) {
+	for _, group := range []string{"deduct", "settle", "channel"} { // the others get what is forged, and money for nothing
+		if n := r.result.DeadLetters[group]; n > 0 {
+			r.judge.Find("%d dead letters of the group %s", n, group)
+		}
+	}
+	for text := range r.buyers.Unexpected.All() {
+		r.judge.Find("unexpected: %s", text)
+	}
+	for text := range r.operators.Failed.All() {
+		r.judge.Find("an operator got no answer: %s", text)
+	}
+	r.mu.Lock()
+	for _, text := range r.early {
+		r.judge.Find("%s", text)
+	}
+	r.result.MaxOpen = r.maxOpen
+	r.mu.Unlock()
+	if s.Paid == 0 || r.buyers.Accepted.Load() < 100 {
+		r.judge.Find("only %d accepted and %d paid: that proves nothing", r.buyers.Accepted.Load(), s.Paid)
+	}
+	b, out := r.buyers, &r.result
+	out.HTTPRequests, out.Accepted, out.AcceptedUnits, out.Replayed = b.Requests.Load(), b.Accepted.Load(), b.Units.Load(), b.Replayed.Load()
+	out.Answers, out.Unanswered, out.ReadNotFound, out.Slowest503MS = b.Answers.All(), b.Unanswered.Load(), b.NotFound.Load(), b.Slowest.Load()
+	out.Orders, out.Paid, out.Released, out.RefusedAfter = s.Orders, s.Paid, s.Released, s.Refused
+	out.Checkout, out.Operators = r.checkout.Did.All(), r.operators.Did.All()
+	maps.DeleteFunc(out.Answers, func(k string, _ int64) bool { return strings.HasPrefix(k, "hostile: 4") })
+	out.Reaped, out.Healed, out.Swept = r.scraper.Total("seckill_reaped_total"), r.scraper.Total("seckill_healed_total"), r.scraper.Total("seckill_swept_total")
+	out.Adopted, out.SeenBefore = r.scraper.Total(`seckill_cache_applied_total{outcome="adopted"}`), r.scraper.Total(`seckill_cache_applied_total{outcome="same"}`)
+	out.UnitsLost, out.RefusedUnits = r.stage.Redis.Lost(), s.RefusedUnits
+	out.Growth = r.scraper.Growth()
+	out.Samples, out.SamplesMissed = r.judge.Samples()
+	out.Verdict, out.Findings = r.judge.Verdict()
+}
