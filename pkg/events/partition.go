@@ -145,7 +145,7 @@ func (p *partition) collect(live context.Context, r *kafka.Reader) []kafka.Messa
 	batch := make([]kafka.Message, 0, p.cfg.MaxBatch)
 	fill, cancel := context.WithTimeout(live, p.cfg.MaxWait)
 	defer cancel()
-	for ; ok && !p.reached(); m, ok = p.fetch(fill, r) {
+	for ; ok; m, ok = p.fetch(fill, r) {
 		if p.past(m.Offset) { // what lay before the bound is not there
 			p.next = m.Offset
 			break
