@@ -104,7 +104,7 @@ func dlqList() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		filter, err := choose.read(time.Now())
 		if err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		desk, err := dlqDesk(cmd)
 		if err != nil {
@@ -163,7 +163,7 @@ func dlqExport() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		filter, err := choose.read(time.Now())
 		if err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		desk, err := dlqDesk(cmd)
 		if err != nil {
@@ -223,13 +223,14 @@ func dlqAct(verb string) *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&job.Group, "group", "", "the `group` whose letters they are: "+strings.Join(events.DeadLetterGroups(), ", "))
 	choose.add(fs)
-	fs.BoolVar(&all, "all", false, "every letter that waits; needed when nothing else chooses")
 	fs.BoolVar(&yes, "yes", false, "do it")
 	fs.Int64Var(&job.Max, "max", 0, "stop after so many letters; 0 = all")
 	fs.StringVar(&job.Progress, "progress", "", "`name` of the progress; by default one that the same filter always gets")
 	fs.StringVar(&actor, "actor", "", "who does this, for the audit trail; default the user of this machine")
 	fs.StringVarP(&output, "output", "o", "table", "table or json")
-	if !job.Drop {
+	if job.Drop {
+		fs.BoolVar(&all, "all", false, "every letter; needed with --yes when nothing else chooses")
+	} else {
 		fs.StringVar(&rate, "rate", "", "most letters a second, for example `200/s`; default no limit")
 		fs.DurationVar(&job.Wait, "wait", 10*time.Second, "how long to wait for the group to handle what was sent, so that what came back is counted")
 		fs.IntVar(&most, "max-redrives", redrive.Limit, "leave letters alone that were sent back so often")
@@ -237,13 +238,13 @@ func dlqAct(verb string) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		choose.groups, job.DryRun = []string{job.Group}, !yes
 		if job.Filter, err = choose.read(time.Now()); err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		if job.Rate, err = perSecond(rate); err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
-		if job.Filter.Empty() && !all {
-			return fmt.Errorf("%s every dead letter of %s? say which (--class, --type, --product, --reservation, --since, --id …), or --all", verb, job.Group)
+		if job.Drop && yes && job.Filter.Empty() && !all {
+			return wrongUsage(cmd, "drop every dead letter of %s? say which (--class, --type, --product, --reservation, --since, --id …), or --all", job.Group)
 		}
 		return runDLQ(cmd, job, most, actor, output)
 	}
