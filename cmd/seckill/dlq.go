@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -240,7 +239,7 @@ func dlqAct(verb string) *cobra.Command {
 		if job.Filter, err = choose.read(time.Now()); err != nil {
 			return wrongUsage(cmd, "%v", err)
 		}
-		if job.Rate, err = perSecond(rate); err != nil {
+		if job.Rate, err = letterRate(rate); err != nil {
 			return wrongUsage(cmd, "%v", err)
 		}
 		if job.Drop && yes && job.Filter.Empty() && !all {
@@ -263,7 +262,7 @@ func runDLQ(cmd *cobra.Command, job redrive.Job, most int, actor, output string)
 	}
 	defer func() { _ = stores.Close(cmd.Context()) }()
 	desk := &redrive.Desk{Kafka: stores.Kafka, Publisher: stores.Publisher, DB: stores.DB, Now: time.Now, Limit: most}
-	report, err := desk.Run(audit.With(cmd.Context(), audit.Actor{KeyID: operator(actor)}), job)
+	report, err := desk.Run(audit.With(cmd.Context(), audit.Actor{KeyID: auditActor(actor)}), job)
 	if report.Group == "" {
 		return err
 	}
@@ -273,8 +272,8 @@ func runDLQ(cmd *cobra.Command, job redrive.Job, most int, actor, output string)
 	return errors.Join(err, showReport(cmd.OutOrStdout(), job, report))
 }
 
-// perSecond reads "200/s" or "200".
-func perSecond(text string) (float64, error) {
+// letterRate reads "200/s" or "200".
+func letterRate(text string) (float64, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -285,13 +284,10 @@ func perSecond(text string) (float64, error) {
 	return n, nil
 }
 
-// operator names who runs a command, as the audit trail takes it.
-func operator(name string) string {
+// auditActor names who runs a command, as the audit trail takes it.
+func auditActor(name string) string {
 	if name == "" {
-		name = "unknown"
-		if u, err := user.Current(); err == nil {
-			name = u.Username
-		}
+		return operator()
 	}
 	clean := strings.Map(func(c rune) rune {
 		if c < '!' || c > '~' {

@@ -92,9 +92,10 @@ func drain(ctx context.Context, server *http.Server, limit time.Duration) error 
 // ledger and Redis.
 func (p *process) stockWorker() error {
 	s := p.stores
-	p.consume("deduct", events.Reservations, stockworker.Deduct(s.Cache, s.Ledger))
-	p.consume("rollback", events.Rollbacks, stockworker.Rollback(s.Cache, s.Ledger))
-	p.consume("channel", events.Channels, stockworker.Channel(s.Catalog, s.Ledger))
+	handlers := s.Handlers()
+	p.consume("deduct", events.Reservations, handlers["deduct"])
+	p.consume("rollback", events.Rollbacks, handlers["rollback"])
+	p.consume("channel", events.Channels, handlers["channel"])
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
 		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
@@ -113,8 +114,9 @@ func (p *process) stockWorker() error {
 // orders.
 func (p *process) settleWorker() error {
 	s := p.stores
-	p.consume("settle", events.Deductions, settleworker.Settle(s.Catalog, s.Orders))
-	p.consume("payment", events.Payments, settleworker.Payment(s.Orders, s.Ledger))
+	handlers := s.Handlers()
+	p.consume("settle", events.Deductions, handlers["settle"])
+	p.consume("payment", events.Payments, handlers["payment"])
 	expirer := settleworker.NewExpirer(s.Orders, settleworker.ExpirerConfig{Every: p.cfg.ExpireEvery, Log: p.log, Registerer: p.reg})
 	relay := settleworker.NewRelay(s.Orders, s.Publisher, settleworker.RelayConfig{
 		Every: p.cfg.RelayEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
@@ -127,6 +129,18 @@ func (p *process) settleWorker() error {
 	})
 	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, books.Run, p.lagPoller())
 	return nil
+}
+
+// Handlers are what each consumer group does with its events, by the group's
+// name: in its worker, and in a replay.
+func (s *Stores) Handlers() map[string]events.Handler {
+	return map[string]events.Handler{
+		"deduct":   stockworker.Deduct(s.Cache, s.Ledger),
+		"rollback": stockworker.Rollback(s.Cache, s.Ledger),
+		"channel":  stockworker.Channel(s.Catalog, s.Ledger),
+		"settle":   settleworker.Settle(s.Catalog, s.Orders),
+		"payment":  settleworker.Payment(s.Orders, s.Ledger),
+	}
 }
 
 // lagPoller is in both kinds of worker, so that the lag of the one is seen when

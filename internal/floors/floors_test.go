@@ -23,17 +23,19 @@ func floors() [][]string {
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/token", "pkg/client", "internal/keys"},
+		{"internal/simulator/memory"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
 		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
 		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/ops/reconcile", "internal/ops/doctor", "internal/crowd", "internal/bench", "internal/watch"},
-		{"internal/app", "internal/cli"},
+		{"internal/ops/replay"},
+		{"internal/app", "internal/cli", "internal/simulator"},
 		{"internal/torture/stage", "internal/torture/load"},
 		{"internal/torture/plan", "internal/torture/judge"},
 		{"internal/torture"},
-		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill", "cmd/torture"},
+		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill", "cmd/torture", "internal/simulator/cmd"},
 		{"examples/checkout"}, // what others build on us
 	}
 }
@@ -75,7 +77,7 @@ func production() []string {
 
 // notInProduction lists what those must not link, however far down.
 func notInProduction() []string {
-	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/torture"}
+	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/torture", "internal/simulator", "internal/simulator/memory"}
 }
 
 const (
