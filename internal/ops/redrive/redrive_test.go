@@ -22,7 +22,7 @@ import (
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
-const testPatience = time.Minute
+const testPatience = 3 * time.Minute
 
 // plant is a stock-worker's group deduct on servers of its own names, and a
 // desk for its dead letters.
