@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -104,7 +103,7 @@ func dlqList() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		filter, err := choose.read(time.Now())
 		if err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		desk, err := dlqDesk(cmd)
 		if err != nil {
@@ -163,7 +162,7 @@ func dlqExport() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		filter, err := choose.read(time.Now())
 		if err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		desk, err := dlqDesk(cmd)
 		if err != nil {
@@ -223,13 +222,14 @@ func dlqAct(verb string) *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&job.Group, "group", "", "the `group` whose letters they are: "+strings.Join(events.DeadLetterGroups(), ", "))
 	choose.add(fs)
-	fs.BoolVar(&all, "all", false, "every letter that waits; needed when nothing else chooses")
 	fs.BoolVar(&yes, "yes", false, "do it")
 	fs.Int64Var(&job.Max, "max", 0, "stop after so many letters; 0 = all")
 	fs.StringVar(&job.Progress, "progress", "", "`name` of the progress; by default one that the same filter always gets")
 	fs.StringVar(&actor, "actor", "", "who does this, for the audit trail; default the user of this machine")
 	fs.StringVarP(&output, "output", "o", "table", "table or json")
-	if !job.Drop {
+	if job.Drop {
+		fs.BoolVar(&all, "all", false, "every letter; needed with --yes when nothing else chooses")
+	} else {
 		fs.StringVar(&rate, "rate", "", "most letters a second, for example `200/s`; default no limit")
 		fs.DurationVar(&job.Wait, "wait", 10*time.Second, "how long to wait for the group to handle what was sent, so that what came back is counted")
 		fs.IntVar(&most, "max-redrives", redrive.Limit, "leave letters alone that were sent back so often")
@@ -237,13 +237,13 @@ func dlqAct(verb string) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		choose.groups, job.DryRun = []string{job.Group}, !yes
 		if job.Filter, err = choose.read(time.Now()); err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
-		if job.Rate, err = perSecond(rate); err != nil {
-			return err
+		if job.Rate, err = letterRate(rate); err != nil {
+			return wrongUsage(cmd, "%v", err)
 		}
-		if job.Filter.Empty() && !all {
-			return fmt.Errorf("%s every dead letter of %s? say which (--class, --type, --product, --reservation, --since, --id …), or --all", verb, job.Group)
+		if job.Drop && yes && job.Filter.Empty() && !all {
+			return wrongUsage(cmd, "drop every dead letter of %s? say which (--class, --type, --product, --reservation, --since, --id …), or --all", job.Group)
 		}
 		return runDLQ(cmd, job, most, actor, output)
 	}
@@ -262,7 +262,7 @@ func runDLQ(cmd *cobra.Command, job redrive.Job, most int, actor, output string)
 	}
 	defer func() { _ = stores.Close(cmd.Context()) }()
 	desk := &redrive.Desk{Kafka: stores.Kafka, Publisher: stores.Publisher, DB: stores.DB, Now: time.Now, Limit: most}
-	report, err := desk.Run(audit.With(cmd.Context(), audit.Actor{KeyID: operator(actor)}), job)
+	report, err := desk.Run(audit.With(cmd.Context(), audit.Actor{KeyID: auditActor(actor)}), job)
 	if report.Group == "" {
 		return err
 	}
@@ -272,8 +272,8 @@ func runDLQ(cmd *cobra.Command, job redrive.Job, most int, actor, output string)
 	return errors.Join(err, showReport(cmd.OutOrStdout(), job, report))
 }
 
-// perSecond reads "200/s" or "200".
-func perSecond(text string) (float64, error) {
+// letterRate reads "200/s" or "200".
+func letterRate(text string) (float64, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -284,13 +284,10 @@ func perSecond(text string) (float64, error) {
 	return n, nil
 }
 
-// operator names who runs a command, as the audit trail takes it.
-func operator(name string) string {
+// auditActor names who runs a command, as the audit trail takes it.
+func auditActor(name string) string {
 	if name == "" {
-		name = "unknown"
-		if u, err := user.Current(); err == nil {
-			name = u.Username
-		}
+		return operator()
 	}
 	clean := strings.Map(func(c rune) rune {
 		if c < '!' || c > '~' {

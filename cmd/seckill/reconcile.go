@@ -111,7 +111,7 @@ func verdict(r reconcile.Report) error {
 }
 
 func (b *books) repair(ctx context.Context, w io.Writer, a *reconcile.Auditor) error {
-	ctx = audit.With(ctx, audit.Actor{KeyID: operator(b.actor)})
+	ctx = audit.With(ctx, audit.Actor{KeyID: auditActor(b.actor)})
 	deadline := time.Now().Add(b.wait)
 	for {
 		r, err := a.Check(ctx, b.activity)
