@@ -97,7 +97,7 @@ func (s *Stage) small() []string {
 
 // build makes the binaries, with the fault points in them.
 func (s *Stage) build(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faults", "-o", s.bin(), "./cmd/gateway", "./cmd/stock-worker", "./cmd/settle-worker")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "faults", "-o", s.bin(), "./cmd/gateway", "./cmd/stock-worker", "./cmd/settle-worker")
 	cmd.Dir = s.cfg.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, out)
