@@ -68,7 +68,7 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.Callers, "callers", 48, "buyers at once")
 	f.DurationVar(&cfg.Limit, "limit", 30*time.Second, "from the last fault until everything accepted must be in the ledger; longer where the machine is shared")
 	f.DurationVar(&cfg.Rest, "rest", 2*time.Minute, "from the last fault until every promise must have its end and the books must balance")
-	f.StringVar(&cfg.Only, "only", "", "only faults whose `kind` begins with this, such as redis or kill:gateway")
+	f.StringSliceVar(&cfg.Only, "only", nil, "only faults whose `kinds` begin with one of these, by comma, such as redis,kill:gateway")
 	f.StringSliceVar(&cfg.Without, "without", nil, "`protections` to take out, by comma: the run must then report a violation; "+strings.Join(fault.Protections(), ", "))
 	f.BoolVar(&quiet, "quiet", false, "print nothing but the result")
 	f.StringVar(&cfg.Root, "root", ".", "the module's `folder`")

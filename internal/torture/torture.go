@@ -36,7 +36,7 @@ type Config struct {
 	Callers  int           // at once
 	Limit    time.Duration // from the last fault until everything accepted is in the ledger
 	Rest     time.Duration // from the last fault until there is nothing left to wait for
-	Only     string        // faults whose kind begins with it; empty = all
+	Only     []string      // faults whose kind begins with one of these; empty = all
 	Without  []string      // protections to take out: the run must then fail
 	Log      io.Writer
 }
