@@ -73,6 +73,7 @@ func command() *cobra.Command {
 	f.BoolVar(&quiet, "quiet", false, "print nothing but the result")
 	f.StringVar(&cfg.Root, "root", ".", "the module's `folder`")
 	f.StringVar(&cfg.Dir, "dir", filepath.Join(os.TempDir(), "seckill-torture"), "`folder` for data and logs; emptied first")
+	f.StringVar(&cfg.Bin, "bin", "", "`folder` of binaries built with -tags faults; without it they are built")
 	f.IntVar(&cfg.Port, "port", 22000, "the first of 120 `ports`")
 	return cmd
 }
