@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
+.PHONY: help demo dev test test-fast test-rules torture fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
@@ -59,6 +59,9 @@ build: ## build the binaries into bin/
 
 generate: ## rewrite the generated files
 	go generate ./...
+
+torture: ## break everything for a minute while it sells, on real servers of its own, and check every promise
+	go run ./cmd/torture --duration 60s --seed 1
 
 up: ## start real servers on loopback: Redis 16379, MariaDB 13306, Kafka 19092
 	$(SERVERS) up
