@@ -70,5 +70,4 @@ down: ## stop them; their data stays
 	$(SERVERS) down
 
 bench-smoke: up ## measure the engine and the ledger against the usual way, on real servers
-	eval "$$($(SERVERS) env)" && go run ./cmd/seckill migrate && \
-		go run ./cmd/seckill bench --redis "$$SECKILL_REDIS" --mysql "$$SECKILL_MYSQL" engine settle
+	go run ./cmd/seckill bench engine settle
