@@ -13,7 +13,7 @@ import (
 func main() {
 	root := group("seckill", "Sell few units to a huge crowd, each exactly once")
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), lagCommand(), benchCommand(), versionCommand(), dlqCommand())
+	root.AddCommand(demoCommand(), devCommand(), initCommand(), migrateCommand(), topicsCommand(), lagCommand(), benchCommand(), versionCommand(), dlqCommand(), replayCommand(), reconcileCommand(), doctorCommand())
 	for _, role := range []app.Role{app.RoleGateway, app.RoleStockWorker, app.RoleSettleWorker} {
 		root.AddCommand(app.Command(role))
 	}

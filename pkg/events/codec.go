@@ -240,17 +240,25 @@ func toRecord(e Event, topic string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	h := []kafka.Header{
-		{Key: headerSpecVersion, Value: []byte(specVersion)},
-		{Key: headerID, Value: []byte(e.ID())},
-		{Key: headerType, Value: []byte(e.Type)},
-		{Key: headerSource, Value: []byte(e.Source)},
-		{Key: headerTime, Value: e.Time.UTC().AppendFormat(nil, time.RFC3339Nano)},
-		{Key: headerSubject, Value: []byte(e.subject())},
-		{Key: headerContentType, Value: []byte(contentType)},
+	// All values in one piece of memory: a lone event is most of what a gateway publishes.
+	b := make([]byte, 0, 320)
+	h := make([]kafka.Header, 0, 8)
+	add := func(key, value string) {
+		start := len(b)
+		b = append(b, value...)
+		h = append(h, kafka.Header{Key: key, Value: b[start:len(b):len(b)]})
 	}
+	add(headerSpecVersion, specVersion)
+	add(headerID, e.ID())
+	add(headerType, string(e.Type))
+	add(headerSource, e.Source)
+	start := len(b)
+	b = e.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+	h = append(h, kafka.Header{Key: headerTime, Value: b[start:len(b):len(b)]})
+	add(headerSubject, e.subject())
+	add(headerContentType, contentType)
 	if traceParent(e.TraceParent) {
-		h = append(h, kafka.Header{Key: headerTraceParent, Value: []byte(e.TraceParent)})
+		add(headerTraceParent, e.TraceParent)
 	}
 	return record{topic: topic, key: []byte(e.Key()), value: body, headers: h}, nil
 }
