@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -239,7 +240,7 @@ func dlqAct(verb string) *cobra.Command {
 		if job.Filter, err = choose.read(time.Now()); err != nil {
 			return wrongUsage(cmd, "%v", err)
 		}
-		if job.Rate, err = letterRate(rate); err != nil {
+		if job.Rate, err = perSecond(rate); err != nil {
 			return wrongUsage(cmd, "%v", err)
 		}
 		if job.Drop && yes && job.Filter.Empty() && !all {
@@ -272,8 +273,8 @@ func runDLQ(cmd *cobra.Command, job redrive.Job, most int, actor, output string)
 	return errors.Join(err, showReport(cmd.OutOrStdout(), job, report))
 }
 
-// letterRate reads "200/s" or "200".
-func letterRate(text string) (float64, error) {
+// perSecond reads "200/s" or "200".
+func perSecond(text string) (float64, error) {
 	if text == "" {
 		return 0, nil
 	}
@@ -287,7 +288,10 @@ func letterRate(text string) (float64, error) {
 // auditActor names who runs a command, as the audit trail takes it.
 func auditActor(name string) string {
 	if name == "" {
-		return operator()
+		name = "unknown"
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
 	}
 	clean := strings.Map(func(c rune) rune {
 		if c < '!' || c > '~' {

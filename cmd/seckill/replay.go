@@ -38,7 +38,7 @@ func withDesk(cmd *cobra.Command, f func(ctx context.Context, d replay.Desk) err
 	kafka := kafkalog.Open(stores.Kafka)
 	err = f(cmd.Context(), replay.Desk{
 		Kafka: kafka, DB: stores.DB, Books: stores.Books(), Publisher: stores.Publisher, Handlers: stores.Handlers(),
-		By: operator(""), Now: time.Now, Log: app.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel),
+		By: auditActor(""), Now: time.Now, Log: app.NewLogger(cmd.ErrOrStderr(), cfg.LogLevel),
 	})
 	kafka.Close()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), 10*time.Second)
