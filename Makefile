@@ -1,11 +1,12 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast test-rules torture fuzz lint lint-api vet build generate up down bench-smoke
+.PHONY: help demo dev formal formal-small simulate torture test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
 TOOL    := go tool -modfile=tools/go.mod
 GOTEST  := $(TOOL) gotestsum --format pkgname --format-hide-empty-pkg -- -count=1 -timeout 15m
+FUZZTIME ?= 10s
 # The end-to-end tests run built binaries and have the machine to themselves.
 UNITS    = $$(go list ./... | grep -v /internal/e2e)
 
@@ -18,14 +19,34 @@ demo: ## sell out a flash sale on embedded stand-ins, kill workers, show that th
 dev: ## run the whole stack on embedded stand-ins and keep it up
 	go run ./cmd/seckill dev
 
+formal: ## check the protocol's model with spin: every set-up has 0 errors, every mutant is caught
+	formal/check
+
+formal-small: ## the same with the small set-ups, in less than a minute
+	formal/check small
+
+SEEDS ?= 1000000
+simulate: ## play SEEDS sales with faults over stores in memory and check every law (SEEDS=1000000)
+	go run ./internal/simulator/cmd --seeds $(SEEDS)
+
 test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
+	deploy/local/install monitoring
 	eval "$$($(SERVERS) env)"; status=0; \
 		$(GOTEST) -race $(UNITS) || status=1; \
-		$(GOTEST) ./internal/e2e/... || status=1; \
+		$(GOTEST) -timeout 25m ./internal/e2e/... || status=1; \
 		exit $$status
 
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
 	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (10s), on embedded stand-ins where it needs servers
+	@for dir in $$(git grep --untracked -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		targets=$$(go test -list '^Fuzz' ./$$dir) || exit 1; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "== $$dir $$target"; \
+			SECKILL_TEST_SERVERS=embedded go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+		done; \
+	done
 
 test-rules: ## check alerts, their cases and the routes with promtool and amtool; installs them where they are missing
 	deploy/prometheus/test
@@ -59,5 +80,4 @@ down: ## stop them; their data stays
 	$(SERVERS) down
 
 bench-smoke: up ## measure the engine and the ledger against the usual way, on real servers
-	eval "$$($(SERVERS) env)" && go run ./cmd/seckill migrate && \
-		go run ./cmd/seckill bench --redis "$$SECKILL_REDIS" --mysql "$$SECKILL_MYSQL" engine settle
+	go run ./cmd/seckill bench engine settle

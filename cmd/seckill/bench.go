@@ -74,6 +74,7 @@ func (o *benchOptions) flags(cmd *cobra.Command) {
 	fs.BoolVar(&o.goals, "goals", false, "require every figure's own goal")
 	fs.StringVarP(&o.output, "output", "o", "table", "table or json")
 	fs.StringVar(&o.report, "report", "", "also write one page of HTML to this `file`")
+	fs.StringArrayVar(&o.cfg.Site.Set, "set", nil, "a setting of our processes as `NAME=value`, such as SECKILL_MAX_IN_FLIGHT=512; may be repeated")
 	fs.StringVar(&o.cfg.Profiles, "profiles", "", "also write CPU and allocation profiles of the gateway to this `folder`; they need --duration 2s or more, and cost a little themselves")
 	fs.BoolVar(&o.verbose, "verbose", false, "show the logs of the processes")
 }
@@ -166,8 +167,8 @@ func (o *benchOptions) settings(ctx context.Context) []figures.Setting {
 		{Name: "commit", Value: commit(ctx)},
 		{Name: "go", Value: runtime.Version()},
 		{Name: "servers", Value: serverVersions(ctx, c.Site.Servers)},
-		{Name: "measured", Value: fmt.Sprintf("%d repeats of %s, %d callers, %d products, zipf %g, batch %d, cores %d (0 = all, shared with servers and load)",
-			c.Repeats, c.Duration, c.Callers, c.Products, c.Zipf, c.Batch, c.Site.Cores.Subject)},
+		{Name: "measured", Value: fmt.Sprintf("%d repeats of %s, %d callers, %d products, zipf %g, batch %d, cores %d (0 = all, shared with servers and load), set %v",
+			c.Repeats, c.Duration, c.Callers, c.Products, c.Zipf, c.Batch, c.Site.Cores.Subject, c.Site.Set)},
 	}
 }
 

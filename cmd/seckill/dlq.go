@@ -22,13 +22,10 @@ import (
 )
 
 func dlqCommand() *cobra.Command {
-	group := &cobra.Command{
-		Use: "dlq", Short: "Look after dead letters: events that a worker could not handle", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	app.Flags(group.PersistentFlags(), "")
-	group.AddCommand(dlqList(), dlqShow(), dlqExport(), dlqAct("redrive"), dlqAct("drop"))
-	return group
+	cmd := group("dlq", "Look after dead letters: events that a worker could not handle")
+	app.Flags(cmd.PersistentFlags(), "")
+	cmd.AddCommand(dlqList(), dlqShow(), dlqExport(), dlqAct("redrive"), dlqAct("drop"))
+	return cmd
 }
 
 // letterFlags are what chooses letters.
@@ -107,7 +104,7 @@ func dlqList() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		filter, err := choose.read(time.Now())
 		if err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		desk, err := dlqDesk(cmd)
 		if err != nil {
@@ -166,7 +163,7 @@ func dlqExport() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		filter, err := choose.read(time.Now())
 		if err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		desk, err := dlqDesk(cmd)
 		if err != nil {
@@ -226,13 +223,14 @@ func dlqAct(verb string) *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&job.Group, "group", "", "the `group` whose letters they are: "+strings.Join(events.DeadLetterGroups(), ", "))
 	choose.add(fs)
-	fs.BoolVar(&all, "all", false, "every letter that waits; needed when nothing else chooses")
 	fs.BoolVar(&yes, "yes", false, "do it")
 	fs.Int64Var(&job.Max, "max", 0, "stop after so many letters; 0 = all")
 	fs.StringVar(&job.Progress, "progress", "", "`name` of the progress; by default one that the same filter always gets")
 	fs.StringVar(&actor, "actor", "", "who does this, for the audit trail; default the user of this machine")
 	fs.StringVarP(&output, "output", "o", "table", "table or json")
-	if !job.Drop {
+	if job.Drop {
+		fs.BoolVar(&all, "all", false, "every letter; needed with --yes when nothing else chooses")
+	} else {
 		fs.StringVar(&rate, "rate", "", "most letters a second, for example `200/s`; default no limit")
 		fs.DurationVar(&job.Wait, "wait", 10*time.Second, "how long to wait for the group to handle what was sent, so that what came back is counted")
 		fs.IntVar(&most, "max-redrives", redrive.Limit, "leave letters alone that were sent back so often")
@@ -240,13 +238,13 @@ func dlqAct(verb string) *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		choose.groups, job.DryRun = []string{job.Group}, !yes
 		if job.Filter, err = choose.read(time.Now()); err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
 		if job.Rate, err = perSecond(rate); err != nil {
-			return err
+			return wrongUsage(cmd, "%v", err)
 		}
-		if job.Filter.Empty() && !all {
-			return fmt.Errorf("%s every dead letter of %s? say which (--class, --type, --product, --reservation, --since, --id …), or --all", verb, job.Group)
+		if job.Drop && yes && job.Filter.Empty() && !all {
+			return wrongUsage(cmd, "drop every dead letter of %s? say which (--class, --type, --product, --reservation, --since, --id …), or --all", job.Group)
 		}
 		return runDLQ(cmd, job, most, actor, output)
 	}
@@ -265,7 +263,7 @@ func runDLQ(cmd *cobra.Command, job redrive.Job, most int, actor, output string)
 	}
 	defer func() { _ = stores.Close(cmd.Context()) }()
 	desk := &redrive.Desk{Kafka: stores.Kafka, Publisher: stores.Publisher, DB: stores.DB, Now: time.Now, Limit: most}
-	report, err := desk.Run(audit.With(cmd.Context(), audit.Actor{KeyID: operator(actor)}), job)
+	report, err := desk.Run(audit.With(cmd.Context(), audit.Actor{KeyID: auditActor(actor)}), job)
 	if report.Group == "" {
 		return err
 	}
@@ -282,13 +280,13 @@ func perSecond(text string) (float64, error) {
 	}
 	n, err := strconv.ParseFloat(strings.TrimSuffix(text, "/s"), 64)
 	if err != nil || n <= 0 || n > 1e9 {
-		return 0, fmt.Errorf("--rate %q: want letters a second, such as 200/s", text)
+		return 0, fmt.Errorf("--rate %q: want a number a second, such as 200/s", text)
 	}
 	return n, nil
 }
 
-// operator names who runs a command, as the audit trail takes it.
-func operator(name string) string {
+// auditActor names who runs a command, as the audit trail takes it.
+func auditActor(name string) string {
 	if name == "" {
 		name = "unknown"
 		if u, err := user.Current(); err == nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/leadingpeers/seckill/internal/ops/redrive"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -65,14 +66,18 @@ func (t *letterTable) row(i redrive.Item) {
 	_, _ = fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
-// plainText is the start of s with its unprintable characters quoted.
+// plainText is the start of s with a question mark for all that is not printed.
 func plainText(s string, most int) string {
-	quoted := strconv.QuoteToGraphic(s)
-	quoted = quoted[1 : len(quoted)-1]
-	if r := []rune(quoted); len(r) > most {
+	r := []rune(strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, s))
+	if len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
-	return quoted
+	return string(r)
 }
 
 func (t *letterTable) flush() error {

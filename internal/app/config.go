@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -44,6 +45,8 @@ type Config struct {
 	Listen      string        `koanf:"listen"`
 	AdminListen string        `koanf:"admin-listen"`
 	LogLevel    string        `koanf:"log-level"`
+	OTLP        string        `koanf:"otlp-endpoint"`
+	TraceShare  float64       `koanf:"trace-share"`
 	DrainDelay  time.Duration `koanf:"drain-delay"`
 	DrainLimit  time.Duration `koanf:"drain-limit"`
 
@@ -53,6 +56,8 @@ type Config struct {
 	PublishTimeout time.Duration `koanf:"publish-timeout"`
 	MaxInFlight    int           `koanf:"max-in-flight"`
 	MaxWaiting     int           `koanf:"max-waiting"`
+	GCPercent      int           `koanf:"gc-percent"`
+	MemoryLimitMB  int           `koanf:"memory-limit-mb"`
 
 	SessionTimeout time.Duration `koanf:"session-timeout"`
 
@@ -65,6 +70,8 @@ type Config struct {
 	SweepEvery  time.Duration `koanf:"sweep-every"`
 	SweepAfter  time.Duration `koanf:"sweep-after"`
 	BooksEvery  time.Duration `koanf:"books-every"`
+
+	log *slog.Logger // of the process; nil = none
 }
 
 // Flags adds the flags of a role to fs. Each role shows only what it uses; a
@@ -85,6 +92,9 @@ func Flags(fs *pflag.FlagSet, role Role) {
 	fs.String("log-level", "info", "debug, info, warn or error; logs are JSON lines on standard error")
 	fs.Duration("drain-delay", 0, "after SIGTERM, how long /readyz answers 503 before anything else stops, so that load balancers notice")
 	fs.Duration("drain-limit", 20*time.Second, "after SIGTERM, how long work in flight may take before the process gives up on it")
+	if role != "" {
+		traceFlags(fs)
+	}
 	switch role {
 	case RoleGateway:
 		gatewayFlags(fs)
@@ -104,6 +114,11 @@ func Flags(fs *pflag.FlagSet, role Role) {
 	}
 }
 
+func traceFlags(fs *pflag.FlagSet) {
+	fs.String("otlp-endpoint", "", "base `URL` of a collector that takes traces by OTLP over HTTP, such as http://127.0.0.1:4318; empty = none are sent")
+	fs.Float64("trace-share", 0, "share of the traces that begin here that is sent, 0 to 1; those that the caller has sampled are sent in any case")
+}
+
 func workerFlags(fs *pflag.FlagSet) {
 	fs.Duration("session-timeout", 10*time.Second, "how long a killed worker keeps its partitions; a real broker wants at least 6s")
 }
@@ -116,6 +131,8 @@ func gatewayFlags(fs *pflag.FlagSet) {
 	fs.Duration("publish-timeout", 2*time.Second, "how long a buyer waits for Kafka's acknowledgement before the answer is 503")
 	fs.Int("max-in-flight", 4096, "requests served at once; more are answered 503 at once")
 	fs.Int("max-waiting", 8192, "long polls at once, beside max-in-flight")
+	fs.Int("gc-percent", 250, "Go's GOGC: more = less CPU and more memory; 100 is Go's own default")
+	fs.Int("memory-limit-mb", 1024, "Go's GOMEMLIMIT: near it memory is collected more often, whatever gc-percent says; 0 = none")
 }
 
 // Load reads the configuration: the flags given, then SECKILL_* variables,
@@ -235,6 +252,9 @@ func (c Config) validate() error {
 	check(c.Kafka != "", "kafka", "is empty: want host:port")
 	check(c.MySQLConns >= 2 && c.MySQLConns <= 1000, "mysql-conns", "%d: want 2 to 1000", c.MySQLConns)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q: want debug, info, warn or error", c.LogLevel)
+	check(c.TraceShare >= 0 && c.TraceShare <= 1, "trace-share", "%v: want 0 to 1", c.TraceShare)
+	check(c.GCPercent >= 0, "gc-percent", "%d: want 1 or more", c.GCPercent)
+	check(c.MemoryLimitMB >= 0, "memory-limit-mb", "%d: want 1 or more, or 0 for none", c.MemoryLimitMB)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,
 		"heal-every": c.HealEvery, "audit-every": c.AuditEvery, "expire-every": c.ExpireEvery, "relay-every": c.RelayEvery, "sweep-every": c.SweepEvery, "sweep-after": c.SweepAfter, "books-every": c.BooksEvery,

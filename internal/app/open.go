@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"regexp"
 	"strings"
 	"time"
@@ -56,4 +58,15 @@ func (c Config) KafkaConfig(id string) (events.ClientConfig, error) {
 		out.SASL = mechanism
 	}
 	return out, nil
+}
+
+// quietRedis puts what go-redis would print beside our JSON lines into the log,
+// at debug: whoever meets the error tells of it, once.
+func quietRedis(log *slog.Logger) { redis.SetLogger(redisLog{log}) }
+
+type redisLog struct{ log *slog.Logger }
+
+// Printf is called by go-redis.
+func (l redisLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "redis client", "text", fmt.Sprintf(format, v...))
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/leadingpeers/seckill/internal/trace"
 )
 
 // service is a part of a process that runs until its context ends and then
@@ -24,6 +26,7 @@ type process struct {
 	log    *slog.Logger
 	reg    *prometheus.Registry
 	stores *Stores
+	tracer *trace.Tracer // nil = none
 	admin  admin
 	api    string // address of the API, empty when there is none
 
@@ -45,7 +48,7 @@ func Run(ctx context.Context, role Role, cfg Config, log *slog.Logger) (err erro
 	defer func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), cfg.DrainLimit)
 		defer cancel()
-		err = errors.Join(err, p.stores.Close(closing))
+		err = errors.Join(err, p.stores.Close(closing), p.tracer.Close(closing))
 	}()
 	if err := p.assemble(ctx); err != nil {
 		return err
@@ -57,8 +60,16 @@ func Run(ctx context.Context, role Role, cfg Config, log *slog.Logger) (err erro
 func open(ctx context.Context, role Role, cfg Config, log *slog.Logger) (*process, error) {
 	p := &process{role: role, cfg: cfg, log: log, reg: prometheus.NewRegistry(), admin: admin{limit: 2 * time.Second}}
 	p.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(role))
+	quietRedis(log)
+	p.cfg.log = log
 	var err error
-	if p.stores, err = Open(ctx, cfg, string(role), p.reg); err != nil {
+	p.tracer, err = trace.New(trace.Config{
+		Endpoint: cfg.OTLP, Share: cfg.TraceShare, Service: "seckill-" + string(role), Version: Version(), Serves: role == RoleGateway, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.stores, err = Open(ctx, p.cfg, string(role), p.reg); err != nil {
 		return nil, err
 	}
 	p.reg.MustRegister(collectors.NewDBStatsCollector(p.stores.DB, "seckill"))

@@ -56,7 +56,7 @@ func Open(ctx context.Context, cfg Config, id string, reg prometheus.Registerer)
 		Ledger:    stock.NewLedger(db),
 		Catalog:   catalog.NewStore(db),
 		Orders:    order.NewStore(db),
-		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now, Registerer: reg}),
+		Publisher: events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now, Registerer: reg, Log: cfg.log}),
 		redis:     client,
 	}, nil
 }

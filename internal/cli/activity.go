@@ -255,5 +255,5 @@ func pages[A answer](cmd *cobra.Command, c *conn, doing string, v view, request 
 	if err != nil {
 		return err
 	}
-	return show(cmd.OutOrStdout(), c.output, v, body)
+	return c.show(cmd, v, body)
 }

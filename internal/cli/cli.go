@@ -25,6 +25,16 @@ const (
 	ExitUnavailable = 4 // no answer in time: run it again, it finds out
 )
 
+// exitHelp stands at the end of every command's help.
+const exitHelp = `
+Exit status:
+  0  done
+  1  refused, or a file is wrong; nothing has changed
+  2  the command line is wrong; nothing was sent
+  3  a check has found something
+  4  no answer in time; running it again finds out
+`
+
 // Commands returns the commands. getenv reads the environment for what the
 // flags leave open: SECKILL_SERVER and SECKILL_KEY. now is for times such as +10m.
 func Commands(getenv func(string) string, now func() time.Time) []*cobra.Command {
@@ -41,6 +51,7 @@ type conn struct {
 	server  string
 	secret  string
 	output  string
+	field   string
 	timeout time.Duration
 }
 
@@ -48,6 +59,7 @@ func (c *conn) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.server, "server", "", "`address` of the gateway; default SECKILL_SERVER or http://localhost:8080")
 	fs.StringVar(&c.secret, "key", "", "API `key`, sk_<id>_<secret>; prefer SECKILL_KEY, which other users of the machine cannot see")
 	fs.StringVarP(&c.output, "output", "o", "table", "table, json, yaml or csv")
+	fs.StringVar(&c.field, "field", "", "show only the member with this `name`, for scripts; one line for each row of a list")
 	fs.DurationVar(&c.timeout, "timeout", time.Minute, "give up after this `time`")
 }
 
@@ -64,6 +76,10 @@ func (c *conn) group(use, short string, commands ...*cobra.Command) *cobra.Comma
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	c.flags(cmd.PersistentFlags())
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml", "csv"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // no such flag: a slip in this package
+	}
+	cmd.SetHelpTemplate(cmd.HelpTemplate() + exitHelp)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%v", err) })
 	cmd.AddCommand(commands...)
 	return cmd
@@ -104,6 +120,14 @@ func call[A answer](cmd *cobra.Command, c *conn, doing string, v view, request f
 	})
 	if err != nil || len(body) == 0 {
 		return err
+	}
+	return c.show(cmd, v, body)
+}
+
+// show writes an answer as the flags want it.
+func (c *conn) show(cmd *cobra.Command, v view, body []byte) error {
+	if c.field != "" {
+		return showField(cmd.OutOrStdout(), c.field, v, body)
 	}
 	return show(cmd.OutOrStdout(), c.output, v, body)
 }
@@ -196,8 +220,20 @@ func explain(doing string, err error) error {
 	if problem.Status < http.StatusInternalServerError {
 		f.status = ExitFailed
 	}
-	if problem.Status == http.StatusUnauthorized {
-		f.fix = "set SECKILL_KEY to a key of this gateway"
+	if better, ok := advice()[problem.Code]; ok {
+		f.fix = better
 	}
 	return f
+}
+
+// advice is what to do about a problem on the command line, where the hint of
+// the API speaks of requests.
+func advice() map[string]string {
+	return map[string]string{
+		"unauthenticated":     "set SECKILL_KEY to a key of this gateway",
+		"forbidden":           "set SECKILL_KEY to a key with another role; an admin makes one with seckill key create --role",
+		"not_publishable":     "add what is missing; --preload loads the products",
+		"in_use":              "pause the activity first, or use --force, which costs time and no unit",
+		"precondition_failed": "run it again: without --if-match it takes the version of that moment",
+	}
 }

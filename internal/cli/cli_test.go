@@ -72,13 +72,37 @@ const (
 	notYet   = `{"type":"urn:x","title":"t","status":409,"detail":"2 things are in the way.","instance":"/","code":"not_publishable","retryable":false,"hint":"Send preload.","trace_id":"0","problems":[{"field":"ends_at","detail":"is in the past"},{"field":"products/phone","detail":"is not preloaded"}]}`
 )
 
+// stream is what WatchReservation answers, shortened.
+const stream = "id: 1\nevent: state\ndata: {\"state\":\"queued\"}\n\n" + ": alive\n" +
+	"id: 1\nevent: state\ndata: {\"state\":\"awaiting_payment\",\"order_id\":\"o-1\"}\n\n" +
+	"id: 1\nevent: state\ndata: {\"state\":\"released\",\"order_id\":\"o-1\",\"reason\":\"cancelled\"}\n\n"
+
+func TestHelpNamesTheExitStatuses(t *testing.T) {
+	for _, args := range [][]string{{"order", "--help"}, {"order", "list", "--help"}, {"activity", "apply", "--help"}} {
+		out, _, err := run(t, "http://127.0.0.1:1", "", args...)
+		if err != nil || strings.Count(out, "Exit status:") != 1 || !strings.Contains(out, "4  no answer in time") {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for args, want := range map[string]string{"__complete order li": "list\t", "__complete order list -o ": "csv\n", "completion bash": "complete"} {
+		out, _, err := run(t, "http://127.0.0.1:1", "", strings.Split(args, " ")...)
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v, want %q in\n%.300s", args, err, want, out)
+		}
+	}
+}
+
 func TestFormats(t *testing.T) {
 	url, _ := serve(t, map[string]answer{
-		"GET /v1/activities/sale/products":                {200, `{"products":[` + phone + `],"next_page_token":"p2"}`},
-		"GET /v1/activities/sale/products?page_token=p2":  {200, `{"products":[` + strings.Replace(phone, `"phone"`, `"case, red"`, 1) + `]}`},
-		"GET /v1/activities/sale":                         {200, activity},
-		"GET /v1/activities/sale/products/phone/stock":    {200, `{"product_id":"phone","total":10,"available":4,"deducted":6,"surplus":null,"state":"open","loaded":false}`},
-		"POST /v1/activities/sale/products/phone/preload": {200, `{"products":[{"product_id":"phone","loaded":true}]}`},
+		"GET /v1/activities/sale/products":                                       {200, `{"products":[` + phone + `],"next_page_token":"p2"}`},
+		"GET /v1/activities/sale/products?page_token=p2":                         {200, `{"products":[` + strings.Replace(phone, `"phone"`, `"case, red"`, 1) + `]}`},
+		"GET /v1/activities/sale":                                                {200, activity},
+		"GET /v1/activities/sale/products/phone/stock":                           {200, `{"product_id":"phone","total":10,"available":4,"deducted":6,"surplus":null,"state":"open","loaded":false}`},
+		"POST /v1/activities/sale/products/phone/preload":                        {200, `{"products":[{"product_id":"phone","loaded":true}]}`},
+		"GET /v1/activities/sale/products/phone/reservations/r/events?user_id=u": {200, stream},
 	})
 	for _, tt := range []struct {
 		args []string
@@ -98,7 +122,13 @@ func TestFormats(t *testing.T) {
 			"a comma in a value is quoted",
 		},
 		{[]string{"cache", "preload", "sale", "phone", "-o", "yaml"}, "products:\n  - product_id: phone\n    loaded: true\n", "a list in YAML, in the order of the API"},
-		{[]string{"stock", "get", "sale", "phone"}, "product_id  phone\ntotal       10\navailable   4\ndeducted    6\nsurplus     \nstate       open\nloaded      false\n", "what is not known stays empty"},
+		{[]string{"stock", "get", "sale", "phone"}, "product_id  phone\nstate       open\ntotal       10\navailable   4\ndeducted    6\nsurplus     \nloaded      false\n", "what is not known stays empty"},
+		{[]string{"activity", "get", "sale", "--field", "state"}, "draft\n", "one member, for a script"},
+		{[]string{"product", "list", "sale", "--field", "id"}, "phone\ncase, red\n", "one member of each row"},
+		{[]string{"stock", "get", "sale", "phone", "--field", "surplus"}, "\n", "a member without a value"},
+		{[]string{"reservation", "watch", "sale", "phone", "r", "--user", "u"}, "queued\nawaiting_payment  o-1\nreleased          cancelled\n", "a state a line"},
+		{[]string{"reservation", "watch", "sale", "phone", "r", "--user", "u", "--field", "state"}, "queued\nawaiting_payment\nreleased\n", "only the states"},
+		{[]string{"reservation", "watch", "sale", "phone", "r", "--user", "u", "-o", "json"}, strings.NewReplacer("data: ", "", "id: 1\nevent: state\n", "", ": alive\n", "", "\n\n", "\n").Replace(stream), "an object a line"},
 		{[]string{"stock", "get", "sale", "phone", "-o", "json"}, "{\n  \"product_id\": \"phone\",\n  \"total\": 10,\n  \"available\": 4,\n  \"deducted\": 6,\n  \"surplus\": null,\n  \"state\": \"open\",\n  \"loaded\": false\n}\n", "as the API says it"},
 	} {
 		t.Run(strings.Join(tt.args, " "), func(t *testing.T) {
@@ -111,7 +141,10 @@ func TestFormats(t *testing.T) {
 }
 
 func TestErrorsSayWhatFailedWhyAndWhatToDo(t *testing.T) {
-	url, _ := serve(t, map[string]answer{"POST /v1/activities/sale/publish": {409, notYet}})
+	url, _ := serve(t, map[string]answer{
+		"POST /v1/activities/sale/publish": {409, notYet}, "GET /v1/activities/sale": {200, activity},
+		"GET /v1/keys": {403, `{"type":"urn:x","title":"t","status":403,"detail":"d","instance":"/","code":"forbidden","retryable":false,"trace_id":"0"}`},
+	})
 	for _, tt := range []struct {
 		name   string
 		server string
@@ -119,13 +152,15 @@ func TestErrorsSayWhatFailedWhyAndWhatToDo(t *testing.T) {
 		status int
 		want   string
 	}{
-		{"refused", url, []string{"activity", "publish", "sale"}, cli.ExitFailed, "cannot publish activity \"sale\"\n  cause: 2 things are in the way. (not_publishable)\n         ends_at is in the past\n         products/phone is not preloaded\n  fix:   Send preload."},
+		{"refused", url, []string{"activity", "publish", "sale"}, cli.ExitFailed, "cannot publish activity \"sale\"\n  cause: 2 things are in the way. (not_publishable)\n         ends_at is in the past\n         products/phone is not preloaded\n  fix:   add what is missing; --preload loads the products"},
 		{"nobody there", "http://127.0.0.1:1", []string{"activity", "get", "sale"}, cli.ExitUnavailable, "fix:   check that the gateway runs"},
 		{"unknown command", url, []string{"activity", "lst"}, cli.ExitUsage, `cause: unknown command "lst"`},
 		{"argument missing", url, []string{"stock", "get", "sale"}, cli.ExitUsage, "want 2 arguments (ACTIVITY PRODUCT), got 1"},
 		{"flag missing", url, []string{"key", "create"}, cli.ExitUsage, `required flag(s) "role" not set`},
 		{"unknown flag", url, []string{"key", "list", "--x"}, cli.ExitUsage, "unknown flag: --x"},
 		{"wrong format", url, []string{"key", "list", "-o", "xml"}, cli.ExitUsage, `--output is "xml"`},
+		{"a member that is not there", url, []string{"activity", "get", "sale", "--field", "stat"}, cli.ExitFailed, "the answer has only id, name, state,"},
+		{"not for this role", url, []string{"key", "list"}, cli.ExitFailed, "fix:   set SECKILL_KEY to a key with another role"},
 		{"wrong time", url, []string{"activity", "update", "sale", "--starts", "soon"}, cli.ExitUsage, `--starts is "soon"`},
 		{"no scheme", "localhost:8080", []string{"key", "list"}, cli.ExitUsage, `server "localhost:8080"`},
 	} {

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -54,6 +56,31 @@ func show(w io.Writer, format string, v view, body []byte) error {
 	default:
 		return asTable(w, v, rows)
 	}
+}
+
+// showField writes one member of the answer, or of each row of a list.
+func showField(w io.Writer, name string, v view, body []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(body, &doc); err != nil || len(doc.Content) != 1 {
+		return fmt.Errorf("the gateway's answer is not JSON: %.200s", body)
+	}
+	rows := []*yaml.Node{doc.Content[0]}
+	if v.rows != "" {
+		rows = member(rows[0], v.rows).Content
+	}
+	for _, row := range rows {
+		value := member(row, name)
+		if value.Kind == 0 && v.rows == "" {
+			return &failure{
+				what: "cannot show the member " + strconv.Quote(name), cause: "the answer has only " + strings.Join(columnsOf(view{}, rows), ", "),
+				fix: "choose one of these; some are there only in some states", status: ExitFailed,
+			}
+		}
+		if _, err := fmt.Fprintln(w, text(value)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // plain takes JSON's brackets and quotes off, down to the leaves.
@@ -135,11 +162,22 @@ func asTable(w io.Writer, v view, rows []*yaml.Node) error {
 	return out.Flush()
 }
 
-// asCard shows one thing, a member a line; a list among them below it.
+// asCard shows one thing, a member a line: first what it is and how it stands.
 func asCard(w io.Writer, n *yaml.Node) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		_, _ = fmt.Fprintf(out, "%s\t%s\n", n.Content[i].Value, text(n.Content[i+1])) // Flush tells of errors
+	names := columnsOf(view{}, []*yaml.Node{n})
+	leading := []string{"id", "reservation_id", "product_id", "name", "state"}
+	slices.SortStableFunc(names, func(a, b string) int { return place(leading, a) - place(leading, b) })
+	for _, name := range names {
+		_, _ = fmt.Fprintf(out, "%s\t%s\n", name, text(member(n, name))) // Flush tells of errors
 	}
 	return out.Flush()
+}
+
+// place is where name stands among the leading ones, or behind them.
+func place(leading []string, name string) int {
+	if i := slices.Index(leading, name); i >= 0 {
+		return i
+	}
+	return len(leading)
 }

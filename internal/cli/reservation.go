@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -59,10 +62,16 @@ func (c *conn) reservationGet() *cobra.Command {
 
 func (c *conn) reservationWatch() *cobra.Command {
 	var user string
-	cmd := command("watch ACTIVITY PRODUCT RESERVATION", "Follow a reservation until its final state, as server-sent events", func(cmd *cobra.Command, args []string) error {
+	cmd := command("watch ACTIVITY PRODUCT RESERVATION", "Follow a reservation until its final state, a line for each", func(cmd *cobra.Command, args []string) error {
 		var params api.WatchReservationParams
 		if user != "" {
 			params.UserID = &user
+		}
+		if err := c.check(cmd); err != nil {
+			return err
+		}
+		if !cmd.Flags().Changed("timeout") {
+			c.timeout = 24 * time.Hour // it waits for people
 		}
 		return c.with(cmd, fmt.Sprintf("watch reservation %q", args[2]), func(ctx context.Context, g gateway) error {
 			stream, err := g.WatchReservation(ctx, args[0], args[1], args[2], &params)
@@ -70,12 +79,40 @@ func (c *conn) reservationWatch() *cobra.Command {
 				return err
 			}
 			defer func() { _ = stream.Body.Close() }()
-			_, err = io.Copy(cmd.OutOrStdout(), stream.Body)
-			return err
+			return c.states(cmd, stream.Body)
 		})
 	})
 	cmd.Flags().StringVar(&user, "user", "", userHelp)
 	return cmd
+}
+
+// states shows each state that a stream of server-sent events tells, as JSON or
+// in a few words.
+func (c *conn) states(cmd *cobra.Command, stream io.Reader) error {
+	lines := bufio.NewScanner(stream)
+	for lines.Scan() {
+		data, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue // the name of the event, or a sign of life
+		}
+		if c.field != "" || c.output == "csv" || c.output == "yaml" {
+			if err := c.show(cmd, view{}, []byte(data)); err != nil {
+				return err
+			}
+			continue
+		}
+		if c.output == "table" {
+			var r api.Reservation
+			if err := json.Unmarshal([]byte(data), &r); err != nil {
+				return fmt.Errorf("the gateway's answer is not a reservation: %w", err)
+			}
+			data = strings.TrimRight(fmt.Sprintf("%-16s  %s", r.State, first(r.Reason, r.OrderID)), " ")
+		}
+		if _, err := fmt.Fprintln(cmd.OutOrStdout(), data); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 func (c *conn) reservationList() *cobra.Command {

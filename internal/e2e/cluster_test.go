@@ -334,5 +334,25 @@ func (l *logFile) Write(b []byte) (int, error) {
 	return l.f.Write(b)
 }
 
+// lines are the lines so far; each must be a JSON object.
+func (l *logFile) lines(t *testing.T) (out []map[string]any) {
+	t.Helper()
+	l.mu.Lock()
+	text, err := os.ReadFile(l.f.Name())
+	l.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil {
+			t.Errorf("no JSON line: %s", line)
+			continue
+		}
+		out = append(out, object)
+	}
+	return out
+}
+
 // secret is the part of a key that the server is told.
 func secret(key string) string { return key[strings.LastIndex(key, "_")+1:] }

@@ -18,22 +18,24 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "api"},
+		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "internal/trace", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences
 		{"pkg/events", "pkg/stock", "pkg/catalog", "pkg/order", "pkg/token", "pkg/client", "internal/keys"},
+		{"internal/simulator/memory"},
 		{"internal/gateway/problem"}, // the rooms of internal/gateway
 		{"internal/gateway/web"},
 		{"internal/gateway/catalogue", "internal/gateway/docs", "internal/gateway/access"},
 		{"internal/gateway/stockops", "internal/gateway/orders", "internal/ops/kafkalog", "internal/bench/figures", "internal/bench/load", "internal/bench/reference"},
 		{"internal/ops/lag", "internal/ops/topics", "internal/bench/site"},
-		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/crowd", "internal/bench", "internal/watch"},
-		{"internal/app", "internal/cli"},
+		{"internal/gateway", "internal/stockworker", "internal/settleworker", "internal/ops", "internal/ops/redrive", "internal/ops/reconcile", "internal/ops/doctor", "internal/crowd", "internal/bench", "internal/watch"},
+		{"internal/ops/replay"},
+		{"internal/app", "internal/cli", "internal/simulator"},
 		{"internal/torture/stage", "internal/torture/load"},
 		{"internal/torture/plan", "internal/torture/judge"},
 		{"internal/torture"},
-		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill", "cmd/torture"},
+		{"cmd/gateway", "cmd/stock-worker", "cmd/settle-worker", "cmd/seckill", "cmd/torture", "internal/simulator/cmd"},
 		{"examples/checkout"}, // what others build on us
 	}
 }
@@ -56,6 +58,7 @@ func fences() []fence {
 		{"github.com/twmb/franz-go", []string{"internal/embedded", "internal/testservers"}, "a stand-in, and what kafka-go cannot ask"},
 		{"github.com/go-mysql-org", standIns, "a stand-in"},
 		{"modernc.org/sqlite", standIns, "a stand-in"},
+		{"go.opentelemetry.io", []string{"internal/trace"}, "a trace is a string everywhere else"},
 		{"github.com/Shopify/toxiproxy", []string{"internal/torture/stage"}, "it breaks connections"},
 		{module + "internal/torture", []string{"internal/torture", "internal/torture/plan", "internal/torture/judge", "cmd/torture"}, "it hurts, and serves nobody"},
 		{module + "internal/embedded", []string{"internal/embedded", "internal/embedded/dialect", "internal/testservers", "cmd/seckill"}, "production runs on real servers"},
@@ -75,7 +78,7 @@ func production() []string {
 
 // notInProduction lists what those must not link, however far down.
 func notInProduction() []string {
-	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/torture"}
+	return []string{"internal/embedded", "internal/testservers", "internal/crowd", "internal/bench", "internal/proc", "internal/torture", "internal/simulator", "internal/simulator/memory"}
 }
 
 const (

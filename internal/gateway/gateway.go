@@ -13,6 +13,8 @@ package gateway
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base32"
 	"errors"
 	"log/slog"
@@ -96,6 +98,7 @@ type Config struct {
 	Now        func() time.Time // required; for metrics and connection deadlines, never for a decision
 	Log        *slog.Logger     // panics, and one fault a second; default: discarded
 	Registerer prometheus.Registerer
+	Tracer     web.Tracer // nil = none
 }
 
 // Gateway serves the API. It is an http.Handler; make one with New.
@@ -104,6 +107,7 @@ type Gateway struct {
 	catalogue      *catalogue.Catalogue
 	mux            *web.Mux
 	base32         *base32.Encoding
+	macs           sync.Pool // of *keyed
 	busy           *web.Slots
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
@@ -126,6 +130,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		cfg:            cfg,
 		base32:         base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding),
+		macs:           sync.Pool{New: func() any { return &keyed{Hash: hmac.New(sha256.New, cfg.IDKey)} }},
 		busy:           web.NewSlots(cfg.MaxInFlight),
 		waiting:        web.NewSlots(cfg.MaxWaiting),
 		cacheSeconds:   stages.WithLabelValues("cache"),
@@ -147,7 +152,7 @@ func New(cfg Config) (*Gateway, error) {
 	})
 	var err error
 	g.mux, err = web.New(web.Config{
-		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer,
+		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	}, g.Routes())
 	return g, err
 }

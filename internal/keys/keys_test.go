@@ -152,6 +152,42 @@ func TestRing(t *testing.T) {
 	}
 }
 
+// A load takes milliseconds; on a busy machine one look may be too early.
+func TestRingAfterASilence(t *testing.T) {
+	s := keys.NewStore(testservers.MySQL(t))
+	now := time.Unix(1_000_000, 0)
+	r, err := keys.NewRing(nil, s, time.Second, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	looksUntil := func(id string, want bool) (looks int) {
+		t.Helper()
+		for looks = 1; looks < 20; looks++ {
+			if _, found, err := r.Lookup(t.Context(), id); err != nil || found == want {
+				return looks
+			}
+		}
+		return looks
+	}
+	if n := looksUntil("shop", false); n != 1 {
+		t.Fatalf("a key that was never made is found")
+	}
+	if _, _, err := s.Create(t.Context(), keys.Key{ID: "shop", Role: keys.Service}); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(300 * time.Millisecond) // no load is due for what is known
+	if n := looksUntil("shop", true); n > 5 {
+		t.Errorf("a new key is not found at %d looks: its owner has just been shown it", n)
+	}
+	if _, err := s.Revoke(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(time.Hour)
+	if n := looksUntil("shop", false); n > 5 {
+		t.Errorf("a key that was revoked an hour ago is still found at %d looks", n)
+	}
+}
+
 func TestARingThatHasNeverSeenTheStoreSaysSo(t *testing.T) {
 	db := testservers.MySQL(t)
 	_ = db.Close()

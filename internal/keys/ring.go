@@ -19,7 +19,8 @@ type Ring struct {
 	mu      sync.Mutex
 	keys    map[string]Key // nil before the first load
 	err     error          // of the last load
-	next    time.Time      // no load before
+	loaded  time.Time      // when the load that gave keys began
+	next    time.Time      // no load before, for what is known
 	noted   time.Time      // when it was last written down which keys were used
 	used    map[string]bool
 	loading chan struct{} // closed at the end of the load under way, or nil
@@ -28,6 +29,7 @@ type Ring struct {
 const (
 	loadTimeout = 5 * time.Second
 	noteEvery   = time.Minute
+	patience    = 250 * time.Millisecond // for a load, when there are older keys
 )
 
 // NewRing makes a ring of fixed keys and those of store, which may be nil. It
@@ -55,10 +57,43 @@ func (r *Ring) Lookup(ctx context.Context, id string) (k Key, found bool, err er
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.loading == nil && !r.now().Before(r.next) {
+	due := r.next
+	if _, known := r.keys[id]; !known {
+		due = due.Add(-r.maxAge * 4 / 5) // it may have been made a moment ago
+	}
+	if r.loading == nil && !r.now().Before(due) {
 		r.load(ctx)
 	}
-	for r.keys == nil && r.loading != nil {
+	r.await(ctx, id)
+	if r.keys == nil {
+		if err := ctx.Err(); err != nil {
+			return Key{}, false, err
+		}
+		return Key{}, false, r.err
+	}
+	if k, found = r.keys[id]; found {
+		r.used[id] = true
+	}
+	return k, found, nil
+}
+
+// await waits for the load under way where what there is does not do: there is
+// nothing yet, it does not have the ID, or nobody has asked for so long that
+// the key may have been revoked since. Only for the first it waits until ctx
+// ends: when MySQL hangs, the old keys must go on counting. The mutex is held,
+// but not during the wait.
+func (r *Ring) await(ctx context.Context, id string) {
+	if r.keys != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	for r.loading != nil && ctx.Err() == nil {
+		_, known := r.keys[id]
+		idle := r.err == nil && r.now().Sub(r.loaded) > 2*r.maxAge
+		if known && !idle {
+			return
+		}
 		loading := r.loading
 		r.mu.Unlock()
 		select {
@@ -66,17 +101,7 @@ func (r *Ring) Lookup(ctx context.Context, id string) (k Key, found bool, err er
 		case <-ctx.Done():
 		}
 		r.mu.Lock()
-		if ctx.Err() != nil {
-			return Key{}, false, ctx.Err()
-		}
 	}
-	if r.keys == nil {
-		return Key{}, false, r.err
-	}
-	if k, found = r.keys[id]; found {
-		r.used[id] = true
-	}
-	return k, found, nil
 }
 
 // load reads the keys in the background, and writes down once a minute which
@@ -102,7 +127,7 @@ func (r *Ring) load(ctx context.Context) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.err = err; err == nil {
-			r.keys = make(map[string]Key, len(valid))
+			r.keys, r.loaded = make(map[string]Key, len(valid)), now
 			for _, k := range valid {
 				r.keys[k.ID] = k
 			}

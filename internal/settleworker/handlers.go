@@ -161,8 +161,15 @@ func fact(o order.Order, trace string) events.Event {
 
 // announce is what the outbox carries when an order is cancelled: the fact, and
 // the event that gives its units back.
-func announce(o order.Order) []order.Message {
-	return []order.Message{message(fact(o, "")), message(back(o))}
+func announce(o order.Order) []order.Message { return announceIn("")(o) }
+
+// announceIn is announce for what belongs to a trace.
+func announceIn(trace string) func(order.Order) []order.Message {
+	return func(o order.Order) []order.Message {
+		e := back(o)
+		e.TraceParent = trace
+		return []order.Message{message(fact(o, trace)), message(e)}
+	}
 }
 
 // back is the event that gives the units of a cancelled order back.

@@ -212,7 +212,7 @@ func (c *fakeCloser) Cancel(_ context.Context, reservationID, reason string, ann
 	c.note("cancel %s %s", reservationID[24:], reason)
 	if c.errs[reservationID] == nil {
 		for _, m := range announce(stands(1, order.Cancelled)) {
-			c.note("outbox %s", m.Type)
+			c.note("outbox %s %s", m.Type, m.TraceParent)
 		}
 	}
 	return c.stand[reservationID], c.errs[reservationID]
@@ -306,7 +306,7 @@ func TestPayment(t *testing.T) {
 		},
 		{
 			name: "failed", batch: []events.Event{money(1, no)},
-			next: []events.Event{}, asked: []string{"cancel ae payment_failed", "outbox seckill.order.cancelled.v1", "outbox seckill.stock.rollback.v1"},
+			next: []events.Event{}, asked: []string{"cancel ae payment_failed", "outbox seckill.order.cancelled.v1 trace1", "outbox seckill.stock.rollback.v1 trace1"},
 			why: "the outbox tells of it, in the transaction of the cancellation",
 		},
 		{

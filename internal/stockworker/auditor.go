@@ -113,7 +113,7 @@ func (a *Auditor) Step(ctx context.Context) (more bool, err error) {
 	a.rounds++
 	errs := make([]error, len(wares))
 	drifts := make([]int64, len(wares))
-	each(len(wares), func(i int) {
+	each(len(wares), inParallel, func(i int) {
 		if whole {
 			errs[i] = a.equation(ctx, wares[i])
 		}
@@ -177,7 +177,7 @@ func (a *Auditor) judge(ctx context.Context, wares []stock.Terms, drifts []int64
 	var sum int64
 	var mu sync.Mutex
 	errs := make([]error, len(wares))
-	each(len(wares), func(i int) {
+	each(len(wares), inParallel, func(i int) {
 		id, d := wares[i].ProductID, drifts[i]
 		if d == 0 {
 			return

@@ -55,7 +55,8 @@ type HealerConfig struct {
 	ConfigureEvery time.Duration         // how often the terms in Redis are set again although nothing is known to have changed; default 10 s
 	AwayAfter      time.Duration         // an absence of Redis that calls for healing; default 60 s
 	Margin         time.Duration         // how long before Redis was last seen well its losses may have begun; default 10 min
-	Timeout        time.Duration         // longest that loading or healing one product may take; default 60 s
+	Timeout        time.Duration         // longest that loading or healing one product may take, well below Margin; default 60 s
+	Parallel       int                   // products worked on at once; default 4. 1 = one after the other, on the goroutine of the step
 	Now            func() time.Time      // clock for intervals; required
 	Log            *slog.Logger          // default: none
 	Registerer     prometheus.Registerer // of seckill_loaded_total, seckill_healed_total and the loop's metrics; nil = none
@@ -96,9 +97,10 @@ type Healer struct {
 // memory is what the Healer knows of a product. Its zero value is a product
 // whose whole history is in doubt.
 type memory struct {
-	whole bool        // Redis agrees with the ledger, as far as is known
-	since time.Time   // if not whole: changes from here on are in doubt; zero = all
-	terms stock.Terms // as last set in Redis
+	whole  bool        // Redis agrees with the ledger, as far as is known
+	since  time.Time   // changes from here on are in doubt, or were until healed; zero = all
+	healed time.Time   // when it became whole
+	terms  stock.Terms // as last set in Redis
 }
 
 // NewHealer returns a Healer that is not running yet.
@@ -107,6 +109,7 @@ func NewHealer(catalogue Catalogue, shelf Shelf, cfg HealerConfig) *Healer {
 	cfg.AwayAfter = cmp.Or(cfg.AwayAfter, time.Minute)
 	cfg.Margin = cmp.Or(cfg.Margin, 10*time.Minute)
 	cfg.Timeout = cmp.Or(cfg.Timeout, time.Minute)
+	cfg.Parallel = cmp.Or(cfg.Parallel, inParallel)
 	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	h := &Healer{
 		catalogue: catalogue, shelf: shelf, cfg: cfg, products: make(map[string]*memory),
@@ -153,7 +156,7 @@ func (h *Healer) Step(ctx context.Context) (more bool, err error) {
 	}
 	all := h.cfg.Now().Sub(h.configured) >= h.cfg.ConfigureEvery
 	errs := make([]error, len(wares))
-	each(len(wares), func(i int) { errs[i] = h.tend(ctx, wares[i], loaded[wares[i].terms.ProductID], all) })
+	each(len(wares), h.cfg.Parallel, func(i int) { errs[i] = h.tend(ctx, wares[i], loaded[wares[i].terms.ProductID], all) })
 	if all {
 		h.configured = h.cfg.Now()
 	}
@@ -163,12 +166,12 @@ func (h *Healer) Step(ctx context.Context) (more bool, err error) {
 // watch asks Redis who it is, and puts every product in doubt when it is
 // another than before or has been away for long.
 func (h *Healer) watch(ctx context.Context) error {
+	now := h.cfg.Now() // before the question: a process may be paused between the answer and the next line
 	id, err := h.shelf.RunID(ctx)
 	if err != nil {
 		h.away = true
 		return fmt.Errorf("ask Redis for its run ID: %w", err)
 	}
-	now := h.cfg.Now()
 	gap := now.Sub(h.seen)
 	switch {
 	case h.runID == "":
@@ -185,14 +188,20 @@ func (h *Healer) watch(ctx context.Context) error {
 }
 
 // doubt notes that Redis may have lost what it was told around and after seen.
-// What is in doubt from earlier on stays so.
 func (h *Healer) doubt(seen time.Time) {
 	for _, m := range h.products {
-		if m.whole {
-			m.whole, m.since = false, seen.Add(-h.cfg.Margin)
-		}
-		m.terms = stock.Terms{}
+		m.doubt(seen.Add(-h.cfg.Margin))
 	}
+}
+
+// doubt notes that Redis may have lost what it was told since from. What is in
+// doubt from earlier on stays so, and what was healed or loaded after from is
+// in doubt again: Redis may have lost that, too, and its rows may be much older.
+func (m *memory) doubt(from time.Time) {
+	if m.whole && m.healed.Before(from) {
+		m.since = from
+	}
+	m.whole, m.terms = false, stock.Terms{}
 }
 
 // ware is a product of the current listing.
@@ -237,8 +246,7 @@ func (h *Healer) tend(ctx context.Context, w ware, loaded, configure bool) error
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
 	if !loaded {
-		// Should another copy load it, only what changes around now is in doubt.
-		*w.memory = memory{since: h.seen.Add(-h.cfg.Margin)}
+		w.memory.doubt(h.seen.Add(-h.cfg.Margin)) // another copy may load it, or a restart of Redis bring it back
 		if !w.online {
 			return nil
 		}
@@ -265,7 +273,7 @@ func (h *Healer) load(ctx context.Context, w ware) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", w.terms.ProductID, err)
 	}
-	w.memory.whole = true
+	w.memory.whole, w.memory.healed = true, h.cfg.Now()
 	if loaded { // else another copy was faster, perhaps under other terms
 		w.memory.terms = w.terms
 		h.loaded.Inc()
@@ -289,7 +297,7 @@ func (h *Healer) heal(ctx context.Context, w ware) error {
 	if got.NotLoaded > 0 {
 		return nil // it has vanished meanwhile; the next round loads it
 	}
-	w.memory.whole = true
+	w.memory.whole, w.memory.healed = true, h.cfg.Now()
 	if got.Changed+got.Adopted+got.Tombstones > 0 {
 		h.cfg.Log.Info("healed a product in Redis", "product", w.terms.ProductID,
 			"changed", got.Changed, "adopted", got.Adopted, "tombstones", got.Tombstones)

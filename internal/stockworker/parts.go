@@ -12,8 +12,8 @@ import (
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
-// inParallel bounds how many products are worked on at once: a transaction
-// waits mostly for the disk, but each holds a connection.
+// inParallel is how many products are worked on at once unless a config says
+// otherwise: a transaction waits mostly for the disk, but each holds a connection.
 const inParallel = 4
 
 // part is what a batch holds of one product.
@@ -59,7 +59,7 @@ type change func(ctx context.Context, productID string, rs []stock.Reservation) 
 // inLedger makes the change for every part and keeps the rows that the ledger
 // answers. One product's error stops neither the others nor their results.
 func inLedger(ctx context.Context, parts []*part, do change) error {
-	each(len(parts), func(i int) {
+	each(len(parts), inParallel, func(i int) {
 		p := parts[i]
 		for asked := range slices.Chunk(p.asked, stock.MaxBatch) {
 			rows, err := do(ctx, p.productID, asked)
@@ -92,13 +92,16 @@ func faultOf(productID string, err error) error {
 }
 
 // each calls f for 0 to n-1, a few at a time, and returns when all have ended.
-func each(n int, f func(i int)) {
-	if n == 1 {
-		f(0)
+// One at a time, it calls them in their order and from its own goroutine.
+func each(n, parallel int, f func(i int)) {
+	if n == 1 || parallel == 1 {
+		for i := range n {
+			f(i)
+		}
 		return
 	}
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, inParallel)
+	slots := make(chan struct{}, parallel)
 	for i := range n {
 		slots <- struct{}{}
 		wg.Go(func() {

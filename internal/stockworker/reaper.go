@@ -52,6 +52,7 @@ type ReaperConfig struct {
 	Repeat     time.Duration         // how long this copy then leaves that reservation alone; default 2 × OlderThan
 	Limit      int                   // entries of a product's open list in one call to Redis, and how many reservations found end the round for it; default 200
 	Calls      int                   // most calls for one product in one round: Limit × Calls is how many settled entries can be dropped from its list; default 50, or 10 for a cache that does not tell the lists' Lengths
+	Parallel   int                   // products worked on at once; default 4. 1 = one after the other, on the goroutine of the step
 	Now        func() time.Time      // clock for Repeat; required
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_reaped_total and the loop's metrics; nil = none
@@ -85,6 +86,7 @@ func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg Rea
 		cfg.Calls = cmp.Or(cfg.Calls, 50)
 	}
 	cfg.Calls = cmp.Or(cfg.Calls, 10)
+	cfg.Parallel = cmp.Or(cfg.Parallel, inParallel)
 	r := &Reaper{
 		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg, again: make(map[string]time.Time),
 		loop: loop.New(loop.Config{Name: "reaper", Every: cfg.Every, Log: cfg.Log, Registerer: cfg.Registerer}),
@@ -121,7 +123,7 @@ func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	errs := make([]error, len(products))
-	each(len(products), func(i int) { errs[i] = r.reap(ctx, products[i], calls(products[i].ID)) })
+	each(len(products), r.cfg.Parallel, func(i int) { errs[i] = r.reap(ctx, products[i], calls(products[i].ID)) })
 	return false, firstOf(errs)
 }
 

@@ -79,6 +79,17 @@ func NewSnapshot(store *Store, maxAge time.Duration, now func() time.Time) *Snap
 	return &Snapshot{load: store.OnSale, maxAge: maxAge, now: now}
 }
 
+// Current returns the view that [Snapshot.Get] would return without a wait, or
+// nil when Get has something to do.
+func (s *Snapshot) Current() *View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.loading != nil || s.err != nil || !s.now().Before(s.next) {
+		return nil
+	}
+	return s.view
+}
+
 // Get returns the view. When it is older than maxAge, one caller's call starts
 // a load for all, and they wait for it, or until their ctx ends. There is at
 // most one load per maxAge (less up to a tenth, so that gateways which started

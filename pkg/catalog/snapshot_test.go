@@ -201,3 +201,32 @@ func TestView(t *testing.T) {
 		t.Errorf("listings: %+v", v.Listings())
 	}
 }
+
+func TestCurrentIsWhatGetWouldNotWaitFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shelf := &shelf{takes: 10 * time.Millisecond}
+		s := newTestSnapshot(shelf, time.Second)
+		if s.Current() != nil {
+			t.Error("a view before anything was read")
+		}
+		v, err := s.Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Current(); got != v {
+			t.Errorf("got %p, want the view %p that was just read", got, v)
+		}
+		time.Sleep(time.Second)
+		if s.Current() != nil {
+			t.Error("a view that is too old")
+		}
+		shelf.setErr(errors.New("away"))
+		if _, err := s.Get(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if s.Current() != nil {
+			t.Error("a view while MySQL is away: Get has its error to tell")
+		}
+	})
+}

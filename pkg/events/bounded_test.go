@@ -106,6 +106,38 @@ func TestConsumerUntilPartly(t *testing.T) {
 	}
 }
 
+// What lay before the bound was deleted: what lies behind it is not ours.
+func TestConsumerUntilBehindRetention(t *testing.T) {
+	cfg := newCluster(t)
+	p := newPublisher(t, cfg)
+	publish(t, p, created("phone", 0, 10)...)
+	eventually(t, "the broker has a coordinator", func() bool { _, err := Lag(t.Context(), cfg, "deduct", Reservations); return err == nil })
+	id := 0
+	for part, end := range until(t, cfg) {
+		if end == 10 {
+			id = part
+		}
+	}
+	commitAs(t, cfg, id, 0)
+	deleteRecords(t, cfg, id, 7)
+	var j journal
+	c := consume(t, ConsumerConfig{ClientConfig: cfg, Until: map[int]int64{id: 5}}, p, func(_ context.Context, batch []Event) ([]Event, error) {
+		j.add(batch)
+		return nil, nil
+	})
+	select {
+	case err := <-c.done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Run waits for records that are gone")
+	}
+	if _, total := j.counts(); total != 0 {
+		t.Errorf("%d events from behind the bound were handled", total)
+	}
+}
+
 func TestRepublish(t *testing.T) {
 	cfg := newCluster(t)
 	p := newPublisher(t, cfg)

@@ -110,6 +110,8 @@ func (e Event) Validate() error {
 	switch {
 	case e.Topic() == "":
 		return fmt.Errorf("event type %.70q: unknown", e.Type)
+	case !writable(e.Time):
+		return fmt.Errorf("time in the year %d: want 1 to 9999", e.Time.UTC().Year())
 	case e.Topic() == Channels:
 		if !slug(e.Channel) || e != (Event{Type: e.Type, Time: e.Time, Source: e.Source, TraceParent: e.TraceParent, Channel: e.Channel}) {
 			return fmt.Errorf("channel %.40q: want 1 to 36 characters of a-z, 0-9 and inner hyphens, and nothing else in the event", e.Channel)
@@ -141,6 +143,12 @@ func (e Event) Validate() error {
 		return fmt.Errorf("amount_cents %d: want 0 or more", e.AmountCents)
 	}
 	return nil
+}
+
+// writable reports whether RFC 3339 has t in UTC.
+func writable(t time.Time) bool {
+	year := t.UTC().Year()
+	return year >= 1 && year <= 9999
 }
 
 // reservationID reports whether s is a 128-bit MAC in lower-case base32.
@@ -232,17 +240,25 @@ func toRecord(e Event, topic string) (record, error) {
 	if err != nil {
 		return record{}, err
 	}
-	h := []kafka.Header{
-		{Key: headerSpecVersion, Value: []byte(specVersion)},
-		{Key: headerID, Value: []byte(e.ID())},
-		{Key: headerType, Value: []byte(e.Type)},
-		{Key: headerSource, Value: []byte(e.Source)},
-		{Key: headerTime, Value: e.Time.UTC().AppendFormat(nil, time.RFC3339Nano)},
-		{Key: headerSubject, Value: []byte(e.subject())},
-		{Key: headerContentType, Value: []byte(contentType)},
+	// All values in one piece of memory: a lone event is most of what a gateway publishes.
+	b := make([]byte, 0, 320)
+	h := make([]kafka.Header, 0, 8)
+	add := func(key, value string) {
+		start := len(b)
+		b = append(b, value...)
+		h = append(h, kafka.Header{Key: key, Value: b[start:len(b):len(b)]})
 	}
+	add(headerSpecVersion, specVersion)
+	add(headerID, e.ID())
+	add(headerType, string(e.Type))
+	add(headerSource, e.Source)
+	start := len(b)
+	b = e.Time.UTC().AppendFormat(b, time.RFC3339Nano)
+	h = append(h, kafka.Header{Key: headerTime, Value: b[start:len(b):len(b)]})
+	add(headerSubject, e.subject())
+	add(headerContentType, contentType)
 	if traceParent(e.TraceParent) {
-		h = append(h, kafka.Header{Key: headerTraceParent, Value: []byte(e.TraceParent)})
+		add(headerTraceParent, e.TraceParent)
 	}
 	return record{topic: topic, key: []byte(e.Key()), value: body, headers: h}, nil
 }
@@ -267,7 +283,7 @@ func fromMessage(m kafka.Message, topic Topic) (Event, error) {
 	at := m.Time
 	if s, given := h[headerTime]; given {
 		var err error
-		if at, err = time.Parse(time.RFC3339Nano, s); err != nil {
+		if at, err = time.Parse(time.RFC3339Nano, s); err != nil || !writable(at) {
 			return Event{}, fmt.Errorf("%s %.40q: want a time by RFC 3339", headerTime, s)
 		}
 	}

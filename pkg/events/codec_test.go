@@ -169,6 +169,7 @@ func variations() []variation {
 		}, ""},
 		{"a channel needs its name", ChannelSoldOut, func(e *Event) { e.Channel = "" }, "channel"},
 		{"capitals in a channel", ChannelResumed, func(e *Event) { e.Channel = "Warehouse" }, "channel"},
+		{"a time no header can say", PaymentSucceeded, func(e *Event) { e.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) }, "time"},
 		{"a gift", PaymentSucceeded, func(e *Event) { e.AmountCents = 0 }, ""},
 	}
 }
@@ -235,6 +236,7 @@ func TestFromMessage(t *testing.T) {
 		{"not CloudEvents 1.0", func(h map[string]string) { h[headerSpecVersion] = "2.0" }, nil},
 		{"not CloudEvents", func(h map[string]string) { delete(h, headerSpecVersion) }, nil},
 		{"structured mode", func(h map[string]string) { h[headerContentType] = "application/cloudevents+json" }, nil},
+		{"a time that is in the year 10000 here", func(h map[string]string) { h[headerTime] = "9999-12-31T23:59:59-23:59" }, nil},
 		{"a time that is none", func(h map[string]string) { h[headerTime] = "yesterday" }, nil},
 		{"no type", func(h map[string]string) { delete(h, headerType) }, nil},
 		{"checkout may not give stock back", func(h map[string]string) { h[headerType] = string(StockRollback) }, nil},
@@ -290,6 +292,32 @@ func FuzzDecode(f *testing.F) {
 		}
 		if !json.Valid(again) || e.ID() == "" || e.Key() == "" || e.Topic() == "" {
 			t.Fatalf("no ID, key or topic: %+v", e)
+		}
+	})
+}
+
+// FuzzFromMessage reads records as anybody with access to a topic might write
+// them. What is taken can be told again, and says the same.
+func FuzzFromMessage(f *testing.F) {
+	f.Add(string(PaymentSucceeded), "1.0", "2026-11-11T12:00:40Z", "application/json", "/checkout", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+		[]byte(`{"reservation_id":"abcdefghijklmnopqrstuvwx27","payment_ref":"pay-1","amount_cents":100,"currency":"EUR"}`))
+	f.Fuzz(func(t *testing.T, typ, version, at, content, source, trace string, body []byte) {
+		m := kafka.Message{Value: body, Time: time.Unix(7, 0), Headers: []kafka.Header{
+			header(headerType, typ), header(headerSpecVersion, version), header(headerTime, at), header(headerContentType, content),
+			header(headerSource, source), header(headerTraceParent, trace),
+		}}
+		topic := Event{Type: Type(typ)}.Topic()
+		e, err := fromMessage(m, topic)
+		if err != nil {
+			return
+		}
+		r, err := toRecord(e, "seckill."+string(topic))
+		if err != nil {
+			t.Fatalf("read %+v, and cannot tell it: %v", e, err)
+		}
+		back, err := fromMessage(kafka.Message{Key: r.key, Value: r.value, Headers: r.headers}, topic)
+		if err != nil || back != e {
+			t.Fatalf("read %+v, then %+v: %v", e, back, err)
 		}
 	})
 }

@@ -67,8 +67,10 @@ type ConsumerConfig struct {
 	// Registerer gets the metrics seckill_kafka_consumer_*, _retries_total and
 	// _dead_letters_total. nil = none.
 	Registerer prometheus.Registerer
+	// Tracer follows the events that belong to a trace. nil = none.
+	Tracer Tracer
 	// Log gets a line when an outage begins, when it ends, and for every dead
-	// letter. nil = none.
+	// letter; at debug also one for every event handled. nil = none.
 	Log *slog.Logger
 }
 

@@ -53,7 +53,9 @@ func (p *partition) bury(live, work context.Context, letters ...letter) error {
 		}
 		p.metrics.deadLetters.WithLabelValues(l.class).Inc()
 		p.metrics.messages.WithLabelValues("dead").Inc()
-		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err)
+		reservation, trace := whose(l.msg)
+		p.outages.log.Error("record put among the dead letters", "partition", p.id, "offset", l.msg.Offset, "class", l.class, "error", l.err,
+			"reservation_id", reservation, "trace_id", trace)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ type lane struct {
 }
 
 // enqueue puts items into the broker's lane and sees to it that they are sent.
-func (p *Publisher) enqueue(broker int32, items []*item) {
+func (p *Publisher) enqueue(broker int32, items ...*item) {
 	p.mu.Lock()
 	l := p.lanes[broker]
 	if l == nil {
@@ -129,12 +129,20 @@ func (p *Publisher) send(items []*item) {
 	}
 }
 
+// compressFrom is how many records a batch must have to be compressed. An
+// encoder costs as much as publishing twenty of them, and a few records have
+// little in common.
+const compressFrom = 32
+
 // request carries all partitions in one message. kafka.Client.Produce takes
 // one partition a call, which costs the broker more than twice as much.
 func (p *Publisher) request(parts map[topicPartition][]*item) *produce.Request {
-	compression := max(p.cfg.Compression, 0)
 	topics := map[string][]produce.RequestPartition{}
 	for key, items := range parts {
+		compression := max(p.cfg.Compression, 0)
+		if len(items) < compressFrom {
+			compression = 0
+		}
 		records := make([]kafka.Record, len(items))
 		for i, it := range items {
 			records[i] = kafka.Record{
@@ -191,6 +199,7 @@ func (p *Publisher) finish(items []*item, err error) {
 func (p *Publisher) refresh() {
 	now, last := p.cfg.Now().UnixMilli(), p.fresh.Load()
 	if now-last > 250 && p.fresh.CompareAndSwap(last, now) { // once for all callers that stumbled
+		p.heard.Store(nil)
 		p.transport.CloseIdleConnections()
 	}
 }
@@ -202,9 +211,25 @@ type topicLayout struct {
 	ids        []int
 }
 
+// layouts are what was heard of some topics at one time. They never change.
+type layouts struct {
+	at     time.Time
+	topics map[string]topicLayout
+}
+
+// layoutAge is how long layouts are used. Looking a topic up in the transport's
+// picture copies all its partitions, which cost every lone event a tenth of its
+// publishing. A leader that has moved meanwhile says so itself.
+const layoutAge = 100 * time.Millisecond
+
 // topics looks the topics of records up in the transport's picture of the
-// cluster, which is at most a second old.
-func (p *Publisher) topics(ctx context.Context, records []record) (map[string]topicLayout, error) {
+// cluster, which is at most a second old; with lately, in what was last heard
+// of it, if that is new enough and has all of them without an error.
+func (p *Publisher) topics(ctx context.Context, records []record, lately bool) (map[string]topicLayout, error) {
+	last := p.heard.Load()
+	if lately && last != nil && p.cfg.Now().Sub(last.at) < layoutAge && last.have(records) {
+		return last.topics, nil
+	}
 	var names []string
 	for _, r := range records {
 		if !slices.Contains(names, r.topic) {
@@ -226,7 +251,18 @@ func (p *Publisher) topics(ctx context.Context, records []record) (map[string]to
 		}
 		out[t.Name] = layout
 	}
+	p.heard.Store(&layouts{at: p.cfg.Now(), topics: out})
 	return out, nil
+}
+
+// have reports whether all topics of records are there without an error.
+func (l *layouts) have(records []record) bool {
+	for _, r := range records {
+		if t, ok := l.topics[r.topic]; !ok || t.err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // route sets it's partition and returns the broker that leads it.

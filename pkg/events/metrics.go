@@ -103,7 +103,7 @@ func newConsumerMetrics(reg prometheus.Registerer, group, topic string, busy fun
 	for _, result := range []string{"ok", "dead"} {
 		m.messages.WithLabelValues(result)
 	}
-	for _, class := range []string{"undecodable", "permanent"} {
+	for _, class := range []string{"undecodable", "permanent", "unknown_product", "not_cancelled", "invalid"} {
 		m.deadLetters.WithLabelValues(class)
 	}
 	return m

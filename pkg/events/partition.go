@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -144,7 +145,7 @@ func (p *partition) collect(live context.Context, r *kafka.Reader) []kafka.Messa
 	batch := make([]kafka.Message, 0, p.cfg.MaxBatch)
 	fill, cancel := context.WithTimeout(live, p.cfg.MaxWait)
 	defer cancel()
-	for ; ok && !p.reached(); m, ok = p.fetch(fill, r) {
+	for ; ok; m, ok = p.fetch(fill, r) {
 		if p.past(m.Offset) { // what lay before the bound is not there
 			p.next = m.Offset
 			break
@@ -246,7 +247,8 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 		if e, err := fromMessage(m, p.cfg.Topic); err != nil {
 			letters = append(letters, letter{msg: m, class: "undecodable", err: err})
 		} else {
-			b.msgs, b.events = append(b.msgs, m), append(b.events, e)
+			e, end := p.traced(e)
+			b.msgs, b.events, b.ends = append(b.msgs, m), append(b.events, e), append(b.ends, end)
 		}
 	}
 	if err := p.bury(live, work, letters...); err != nil {
@@ -267,12 +269,13 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 
 func (p *partition) place() Place { return Place{Group: p.group, Topic: p.topic, Partition: p.id} }
 
-// batch is a run of decoded records; msgs and events stand side by side.
+// batch is a run of decoded records; msgs, events and ends stand side by side.
 type batch struct {
 	msgs     []kafka.Message
 	events   []Event
-	attempts int                 // calls of the handler that had these records
-	told     map[string]struct{} // IDs of what a failed attempt has published
+	ends     []func(failed string) // end the steps of their traces
+	attempts int                   // calls of the handler that had these records
+	told     map[string]struct{}   // IDs of what a failed attempt has published
 }
 
 // handle runs the handler until it has no fault, halving the batch around
@@ -298,23 +301,43 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	switch {
 	case err == nil:
 		p.metrics.messages.WithLabelValues("ok").Add(float64(len(b.events)))
-		for _, e := range b.events {
-			p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())
-		}
+		p.handled(work, b)
 		return nil
 	case !isPermanent(err):
+		b.end("not handled here: " + err.Error())
 		return err
 	case len(b.events) == 1:
+		b.end(err.Error())
 		return p.bury(live, work, letter{msg: b.msgs[0], class: classOf(err), err: err, attempts: b.attempts})
 	}
 	half := len(b.events) / 2
 	first, second := b, b
-	first.msgs, first.events = b.msgs[:half], b.events[:half]
-	second.msgs, second.events = b.msgs[half:], b.events[half:]
+	first.msgs, first.events, first.ends = b.msgs[:half], b.events[:half], b.ends[:half]
+	second.msgs, second.events, second.ends = b.msgs[half:], b.events[half:], b.ends[half:]
 	if err := p.handle(live, work, first); err != nil {
 		return err
 	}
 	return p.handle(live, work, second)
+}
+
+// handled counts, logs and ends the steps of what the handler is done with.
+func (p *partition) handled(ctx context.Context, b batch) {
+	debug := p.outages.log.Enabled(ctx, slog.LevelDebug)
+	for _, e := range b.events {
+		p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())
+		if debug {
+			p.outages.log.DebugContext(ctx, "event handled", "event_id", e.ID(), "type", string(e.Type),
+				"reservation_id", e.ReservationID, "product", e.ProductID, "trace_id", e.TraceID())
+		}
+	}
+	b.end("")
+}
+
+// end ends the steps of a batch.
+func (b batch) end(failed string) {
+	for _, end := range b.ends {
+		end(failed)
+	}
 }
 
 // tell publishes what follows from a batch, without what it has told already.

@@ -3,6 +3,7 @@ package events
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
@@ -44,6 +45,8 @@ type PublisherConfig struct {
 	Now func() time.Time
 	// Registerer gets the metrics seckill_kafka_producer_*. nil = none.
 	Registerer prometheus.Registerer
+	// Log gets a line at debug for every event that is acknowledged. nil = none.
+	Log *slog.Logger
 }
 
 // NoCompression in PublisherConfig.Compression sends events as they are.
@@ -67,6 +70,7 @@ type Publisher struct {
 	metrics   producerMetrics
 
 	waiting atomic.Int64 // events in the lanes and on the wire
+	heard   atomic.Pointer[layouts]
 	fresh   atomic.Int64 // when the metadata were last thrown away, Unix ms
 
 	mu     sync.Mutex
@@ -90,6 +94,7 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 	cfg.Workers = or(cfg.Workers, 2)
 	cfg.RequestTimeout = or(cfg.RequestTimeout, 3*time.Second)
 	cfg.Compression = or(cfg.Compression, kafka.Zstd)
+	cfg.Log = or(cfg.Log, slog.New(slog.DiscardHandler))
 	p := &Publisher{
 		cfg: cfg, transport: cfg.Transport(), addr: cfg.addr(),
 		balancer: kafka.Murmur2Balancer{Consistent: true}, // Java's and librdkafka's partition for every key
@@ -131,7 +136,14 @@ func (p *Publisher) Publish(ctx context.Context, evs ...Event) error {
 			return Permanent(err)
 		}
 	}
-	return p.publish(ctx, records)
+	err := p.publish(ctx, records)
+	if err == nil && p.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+		for _, e := range evs {
+			p.cfg.Log.DebugContext(ctx, "event published", "topic", p.cfg.TopicName(e.Topic()), "event_id", e.ID(), "type", string(e.Type),
+				"reservation_id", e.ReservationID, "product", e.ProductID, "trace_id", e.TraceID())
+		}
+	}
+	return err
 }
 
 // Republish writes records to topic once more, as they were: key, value and
@@ -167,14 +179,17 @@ func (p *Publisher) publish(ctx context.Context, records []record) error {
 	timer := prometheus.NewTimer(p.metrics.seconds)
 	defer timer.ObserveDuration()
 
-	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
-		backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
+	var pause *backoff.ExponentialBackOff
 	var refused error
 	for {
-		got := p.round(ctx, records)
+		got := p.round(ctx, records, pause == nil)
 		refused = graver(refused, got.refused)
 		if len(got.again) == 0 {
 			return refused
+		}
+		if pause == nil {
+			pause = backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
+				backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 		}
 		if err := p.wait(ctx, pause.NextBackOff()); err != nil {
 			for _, r := range got.again {
@@ -210,9 +225,10 @@ type outcome struct {
 }
 
 // round sends records once, each to the leader of its partition. It has taken
-// them out of p.waiting when it returns, save those it gave up waiting for.
-func (p *Publisher) round(ctx context.Context, records []record) outcome {
-	topics, err := p.topics(ctx, records)
+// them out of p.waiting when it returns, save those it gave up waiting for. The
+// first round may go by what it has lately heard of the leaders.
+func (p *Publisher) round(ctx context.Context, records []record, first bool) outcome {
+	topics, err := p.topics(ctx, records, first)
 	if err != nil {
 		p.waiting.Add(-int64(len(records)))
 		if retriable(err) {
@@ -223,18 +239,24 @@ func (p *Publisher) round(ctx context.Context, records []record) outcome {
 	c := &call{done: make(chan struct{})}
 	c.left.Store(int64(len(records)))
 	items := make([]item, len(records))
-	byLeader := map[int32][]*item{}
+	var byLeader map[int32][]*item // of several: a lone one needs no sorting
 	for i, r := range records {
 		it := &items[i]
 		it.record, it.call = r, c
-		if leader, err := topics[r.topic].route(p.balancer, it); err != nil {
+		switch leader, err := topics[r.topic].route(p.balancer, it); {
+		case err != nil:
 			p.finish([]*item{it}, err)
-		} else {
+		case len(records) == 1:
+			p.enqueue(leader, it) //nolint:contextcheck // a request belongs to all its callers, no one's end may cut it short
+		default:
+			if byLeader == nil {
+				byLeader = map[int32][]*item{}
+			}
 			byLeader[leader] = append(byLeader[leader], it)
 		}
 	}
 	for leader, some := range byLeader {
-		p.enqueue(leader, some) //nolint:contextcheck // a request belongs to all its callers, no one's end may cut it short
+		p.enqueue(leader, some...) //nolint:contextcheck // as above
 	}
 	select {
 	case <-c.done:

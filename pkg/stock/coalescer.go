@@ -190,9 +190,9 @@ func (w *waiting) result(m *metrics) (got Reservation, replayed bool, err error)
 		m.units.Add(float64(w.r.Quantity))
 		return w.r, false, nil
 	}
-	if counter, ok := m.refused[Refusal(w.row)]; ok {
-		counter.Inc()
-		return Reservation{}, false, Refusal(w.row)
+	if no, ok := m.refused[w.row]; ok {
+		no.counter.Inc()
+		return Reservation{}, false, no.err
 	}
 	w.r.Reason = ""
 	if err := readAnswer(&w.r, w.row); err != nil {

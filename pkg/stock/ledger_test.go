@@ -350,6 +350,24 @@ func TestLedgerPanicsOnBooksThatCannotBe(t *testing.T) {
 	}
 }
 
+func TestLedgerOldest(t *testing.T) {
+	db := testservers.MySQL(t)
+	l := stock.NewLedger(db)
+	if at, err := l.Oldest(t.Context()); err != nil || !at.IsZero() {
+		t.Errorf("the oldest of nothing: %v, %v, want the zero time", at, err)
+	}
+	putOnSale(t, db, "p", 10, 4)
+	if _, err := l.Deduct(t.Context(), "p", []stock.Reservation{wish(1, "bob", 2), wish(2, "ann", 1), wish(3, "ann", 4)}); err != nil {
+		t.Fatal(err)
+	}
+	for n, day := range map[int]string{1: "2026-11-03 10:00:00", 2: "2026-11-02 10:00:00", 3: "2026-11-01 10:00:00"} { // the refused one is the oldest
+		ledgerExec(t, db, "UPDATE reservations SET created_at = ? WHERE reservation_id = ?", day, mysql.ID(ledgerID(n)))
+	}
+	if at, err := l.Oldest(t.Context()); err != nil || !at.Equal(time.Date(2026, 11, 1, 10, 0, 0, 0, time.UTC)) || at.Location() != time.UTC {
+		t.Errorf("the oldest: %v, %v, want that of November 1, UTC", at, err)
+	}
+}
+
 func TestLedgerReads(t *testing.T) {
 	db := testservers.MySQL(t)
 	l := stock.NewLedger(db)

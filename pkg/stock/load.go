@@ -16,6 +16,18 @@ const healChunk = 2000
 // ledger and the telling of it can lie apart.
 const healAfterLoad = 10 * time.Minute
 
+// Fillable is Redis as [Load] and [Heal] fill it. *Cache is one.
+type Fillable interface {
+	Preload(ctx context.Context, terms Terms, available int64, rows iter.Seq2[Reservation, error]) (loaded bool, err error)
+	Apply(ctx context.Context, rs []Reservation) (Applied, error)
+}
+
+// Source is the ledger as [Load] and [Heal] read it. *Ledger is one.
+type Source interface {
+	Snapshot(ctx context.Context, productID string, use func(units Units, rows iter.Seq2[Reservation, error]) error) error
+	Changed(ctx context.Context, productID string, within time.Duration) iter.Seq2[Reservation, error]
+}
+
 // Load puts a product into Redis from the ledger, under terms, and then heals
 // it. The product's stock row is locked while its reservations stream over, so
 // that no decision falls between them; new decisions wait that long.
@@ -26,7 +38,7 @@ const healAfterLoad = 10 * time.Minute
 // It returns [ErrNotFound] for a product that the ledger does not have, and the
 // errors of [Cache.Preload] and [Heal]; with an error of the healing, loaded is
 // still true. Several at once and repeating are harmless.
-func Load(ctx context.Context, c *Cache, l *Ledger, terms Terms) (loaded bool, err error) {
+func Load(ctx context.Context, c Fillable, l Source, terms Terms) (loaded bool, err error) {
 	err = l.Snapshot(ctx, terms.ProductID, func(units Units, rows iter.Seq2[Reservation, error]) error {
 		terms.Total, terms.Restocks = units.Total, units.Restocks // those that belong to the available ones
 		done, err := c.Preload(ctx, terms, units.Available, rows)
@@ -49,7 +61,7 @@ func Load(ctx context.Context, c *Cache, l *Ledger, terms Terms) (loaded bool, e
 // counts show.
 //
 // On an error the counts say what is known to be applied; repeating is harmless.
-func Heal(ctx context.Context, c *Cache, l *Ledger, productID string, within time.Duration) (Applied, error) {
+func Heal(ctx context.Context, c Fillable, l Source, productID string, within time.Duration) (Applied, error) {
 	var total Applied
 	apply := func(rows []Reservation) error {
 		done, err := c.Apply(ctx, rows)

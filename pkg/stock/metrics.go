@@ -16,7 +16,7 @@ type metrics struct {
 	units   prometheus.Counter
 	again   prometheus.Counter
 	unknown prometheus.Counter
-	refused map[Refusal]prometheus.Counter
+	refused map[string]refused // by the script's word
 	applied map[outcome]prometheus.Counter
 }
 
@@ -58,15 +58,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "seckill_cache_reserve_unknown_total",
 			Help: "Reservations whose caller could not be told the outcome.",
 		})),
-		refused: map[Refusal]prometheus.Counter{},
+		refused: map[string]refused{},
 		applied: map[outcome]prometheus.Counter{},
 	}
-	refused := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
+	refusals := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "seckill_cache_refusals_total",
 		Help: "Reservations that Redis refused.",
 	}, []string{"code"}))
 	for _, refusal := range Refusals() {
-		m.refused[refusal] = refused.WithLabelValues(string(refusal))
+		m.refused[string(refusal)] = refused{counter: refusals.WithLabelValues(string(refusal)), err: refusal}
 	}
 	applied := register(r, prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "seckill_cache_applied_total",
@@ -78,6 +78,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.applied[letter] = applied.WithLabelValues(name)
 	}
 	return m
+}
+
+// refused is what one refusal is counted and answered with. The error is made
+// here because making it of a reply's words copies them to the heap each time.
+type refused struct {
+	counter prometheus.Counter
+	err     error
 }
 
 // register registers c, or returns the collector that stands under its name.

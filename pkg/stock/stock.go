@@ -18,7 +18,7 @@ package stock
 
 import (
 	"fmt"
-	"regexp"
+	"strings"
 	"time"
 )
 
@@ -52,18 +52,12 @@ const (
 	MaxBatch    = 500         // reservations in one script call or one transaction: Lua's unpack has a limit
 )
 
-var (
-	idPattern      = regexp.MustCompile(`^[a-z2-7]{25}[aeimquy4]$`) // the last character carries three bits: with others two texts would be one ID
-	productPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,34}[a-z0-9])?$`)
-	userPattern    = regexp.MustCompile(`^[!-~]{1,64}$`)
-)
-
 // Validate reports what is wrong with the identity or the quantity of r. It is
 // the gate before every script and every statement: what passes it needs no
 // escaping in a Redis key, a hash field or a record.
 func (r Reservation) Validate() error {
 	switch {
-	case !idPattern.MatchString(r.ID):
+	case !ValidID(r.ID):
 		return fmt.Errorf("reservation ID %.40q: want 26 characters of a-z and 2-7 that name 128 bits", r.ID)
 	case !ValidProductID(r.ProductID):
 		return fmt.Errorf("product ID %.40q: want 1 to 36 characters of a-z, 0-9 and inner hyphens", r.ProductID)
@@ -76,13 +70,35 @@ func (r Reservation) Validate() error {
 }
 
 // ValidID reports whether id has the form of a reservation ID.
-func ValidID(id string) bool { return idPattern.MatchString(id) }
+func ValidID(id string) bool {
+	for i := range len(id) {
+		if c := id[i]; (c < 'a' || c > 'z') && (c < '2' || c > '7') {
+			return false
+		}
+	}
+	// The last character carries three bits: with others two texts would be one ID.
+	return len(id) == 26 && strings.IndexByte("aeimquy4", id[25]) >= 0
+}
 
 // ValidProductID reports whether id has the form of a product ID.
-func ValidProductID(id string) bool { return productPattern.MatchString(id) }
+func ValidProductID(id string) bool {
+	for i := range len(id) {
+		if c := id[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && (c != '-' || i == 0 || i == len(id)-1) {
+			return false
+		}
+	}
+	return id != "" && len(id) <= 36
+}
 
 // ValidUserID reports whether id has the form of a user ID.
-func ValidUserID(id string) bool { return userPattern.MatchString(id) }
+func ValidUserID(id string) bool {
+	for i := range len(id) {
+		if id[i] < '!' || id[i] > '~' {
+			return false
+		}
+	}
+	return id != "" && len(id) <= 64
+}
 
 // Terms are what a product is sold under: the part of the catalogue that Redis
 // checks on every reservation.

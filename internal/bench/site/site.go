@@ -37,6 +37,7 @@ type Config struct {
 	Exe     string    // our own binary, whose subcommands are the children
 	Cores   Cores     // where the children run
 	Logs    io.Writer // of the children
+	Set     []string  // further settings of our processes, SECKILL_NAME=value
 }
 
 // Site is one ground; make it with Open.
@@ -244,7 +245,7 @@ func (s *Site) Start(ctx context.Context, role string, settings ...string) (*pro
 	env := append(environ(), "SECKILL_REDIS="+s.Servers.Redis, "SECKILL_KAFKA="+s.Servers.Kafka, "SECKILL_MYSQL="+s.dsn,
 		"SECKILL_PREFIX="+s.Prefix, "SECKILL_ADMIN_LISTEN=127.0.0.1:0", "SECKILL_LISTEN=127.0.0.1:0",
 		"SECKILL_KEYS=service:bench:"+s.secret, "SECKILL_ID_KEY="+s.secret)
-	return s.child(ctx, role, []string{role, "--until-stdin-closes"}, append(env, settings...))
+	return s.child(ctx, role, []string{role, "--until-stdin-closes"}, append(append(env, settings...), s.Set...))
 }
 
 // Reference runs one of the servers of package reference.

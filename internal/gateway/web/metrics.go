@@ -2,6 +2,7 @@ package web
 
 import (
 	"strconv"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -54,6 +55,26 @@ func newMetrics(reg prometheus.Registerer, inFlight *Slots) (*metrics, error) {
 		inFlight.Gauge("seckill_gateway_in_flight_requests", "Requests being served, long polls not counted."))
 }
 
-func (m *metrics) answered(route string, status int) {
-	m.requests.WithLabelValues(route, strconv.Itoa(status)).Inc()
+// answers counts the answers of one route. Finding a counter by its labels
+// costs as much as all the counting, so each is found once.
+type answers struct {
+	route    string
+	requests *prometheus.CounterVec
+	known    [600]atomic.Pointer[prometheus.Counter] // by status
+}
+
+func (m *metrics) answers(route string) *answers { return &answers{route: route, requests: m.requests} }
+
+// of is the counter of a status; 0 when nothing was written.
+func (a *answers) of(status int) prometheus.Counter {
+	if status < 0 || status >= len(a.known) {
+		status = 0
+	}
+	counter := a.known[status].Load()
+	if counter == nil {
+		found := a.requests.WithLabelValues(a.route, strconv.Itoa(status))
+		counter = &found
+		a.known[status].Store(counter)
+	}
+	return *counter
 }

@@ -12,7 +12,6 @@ import (
 	"path"
 	"runtime/debug"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -50,6 +49,7 @@ type Config struct {
 	Now        func() time.Time // for metrics, and the expiry of tokens
 	Log        *slog.Logger     // panics, and one fault a second
 	Registerer prometheus.Registerer
+	Tracer     Tracer // nil = none
 }
 
 // Mux serves routes. It is an http.Handler; make one with New.
@@ -61,6 +61,7 @@ type Mux struct {
 	unknown  http.Handler // for what the mux must not see
 	metrics  *metrics
 	faults   rate.Sometimes // lets one fault a second into the log
+	refusals rate.Sometimes // and one refusal, at debug
 }
 
 // keysAge is how long a revoked key may still be taken for good.
@@ -75,7 +76,7 @@ func New(cfg Config, routes []Route) (*Mux, error) {
 	}
 	m := &Mux{
 		cfg: cfg, ring: ring, problems: problem.NewTable(), mux: http.NewServeMux(),
-		faults: rate.Sometimes{Interval: time.Second},
+		faults: rate.Sometimes{Interval: time.Second}, refusals: rate.Sometimes{Interval: time.Second},
 	}
 	if m.metrics, err = newMetrics(cfg.Registerer, cfg.InFlight); err != nil {
 		return nil, err
@@ -124,21 +125,22 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve puts around a route what all routes have in common.
 func (m *Mux) serve(rt Route) http.Handler {
-	seconds := m.metrics.seconds.WithLabelValues(rt.Name)
+	seconds, answers := m.metrics.seconds.WithLabelValues(rt.Name), m.metrics.answers(rt.Name)
 	for _, bad := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable} {
-		m.metrics.requests.WithLabelValues(rt.Name, strconv.Itoa(bad)) // increase() does not see the step from nothing to the first one
+		answers.of(bad) // increase() does not see the step from nothing to the first one
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := m.cfg.Now()
 		rec := &recorder{ResponseWriter: w}
-		startTrace(r.Header)
+		end := m.startTrace(r.Header, rt.Name)
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		defer func() {
 			if v := recover(); v != nil {
 				m.panicked(rec, r, v)
 			}
 			seconds.Observe(m.cfg.Now().Sub(start).Seconds())
-			m.metrics.answered(rt.Name, rec.status)
+			answers.of(rec.status).Inc()
+			end(failure(rec.status))
 		}()
 		if err := m.admit(rec, r, rt); err != nil {
 			m.fail(rec, r, err)
@@ -170,6 +172,9 @@ func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case p.Cause == nil:
 		m.metrics.refusals.WithLabelValues(string(p.Code)).Inc()
+		m.refusals.Do(func() {
+			m.cfg.Log.DebugContext(ctx, "request refused", "code", string(p.Code), "route", r.Pattern, "trace_id", traceID(r))
+		})
 	case ctx.Err() == nil:
 		m.metrics.faults.WithLabelValues(string(p.Code)).Inc()
 		m.faults.Do(func() {

@@ -34,12 +34,13 @@ const (
 	Waiting     Status = "waiting"     // nobody has done anything with it
 	Redriven    Status = "redriven"    // it was sent back
 	Dropped     Status = "dropped"     // it is let lie for good
+	Done        Status = "done"        // one of these: a redrive and a drop have passed it, and only the audit trail knows which was first
 	Quarantined Status = "quarantined" // it was sent back too often
 	Stranded    Status = "stranded"    // it cannot be sent back: too large to be kept whole, or of no topic of ours
 )
 
 // Statuses lists every status.
-func Statuses() []Status { return []Status{Waiting, Redriven, Dropped, Quarantined, Stranded} }
+func Statuses() []Status { return []Status{Waiting, Redriven, Dropped, Done, Quarantined, Stranded} }
 
 // Item is a letter and its status.
 type Item struct {
@@ -122,13 +123,19 @@ func (d *Desk) spans(ctx context.Context, group string) ([]events.Span, error) {
 
 // status looks through what was done before.
 func (d *Desk) status(l events.Letter, marks []mark) Status {
+	did := map[string]bool{}
 	for _, m := range marks {
 		if m.passed(l) && m.covers(d.Kafka, l) {
-			if m.Do == doDrop {
-				return Dropped
-			}
-			return Redriven
+			did[m.Do] = true
 		}
+	}
+	switch {
+	case did[doDrop] && did[doRedrive]:
+		return Done
+	case did[doDrop]:
+		return Dropped
+	case did[doRedrive]:
+		return Redriven
 	}
 	if _, err := l.WayBack(d.Kafka); err != nil {
 		return Stranded

@@ -22,7 +22,7 @@ import (
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
-const testPatience = time.Minute
+const testPatience = 3 * time.Minute
 
 // plant is a stock-worker's group deduct on servers of its own names, and a
 // desk for its dead letters.
@@ -198,8 +198,8 @@ func TestFiveHundredLettersOfThreeClasses(t *testing.T) {
 	if r.Quarantined != undecodable || r.After["undecodable"] != 0 {
 		t.Errorf("after 3 redrives: %+v, want %d quarantined", r, undecodable)
 	}
-	if r = p.run(Job{Filter: Filter{Class: "undecodable"}}); r.Done.Sum() != 0 {
-		t.Errorf("a quarantined letter was sent back: %+v", r)
+	if r = p.run(Job{Filter: Filter{Class: "undecodable"}}); r.Done.Sum() != 0 || r.After["invalid"] != invalid {
+		t.Errorf("a quarantined letter was sent back, or others are not counted: %+v", r)
 	}
 	want := map[Status]int{Redriven: 3 * undecodable, Quarantined: undecodable}
 	if s := p.statuses(); s["undecodable"][Redriven] != want[Redriven] || s["undecodable"][Quarantined] != want[Quarantined] || s["invalid"][Waiting] != invalid {
@@ -355,11 +355,15 @@ func TestDropAndOneByID(t *testing.T) {
 	if r = p.run(Job{Filter: Filter{Class: "unknown_product"}, Progress: "evening", Max: 1}); r.Done.Sum() != 1 {
 		t.Errorf("under a name: %+v", r)
 	}
+	p.run(Job{Drop: true, Filter: Filter{Class: "unknown_product"}})
+	if s := p.statuses()["unknown_product"]; s[Done]+s[Dropped] != 6 || s[Done] < 1 {
+		t.Errorf("after a redrive of one and a drop of all: %v, want those that both have passed done, the others dropped", s)
+	}
 	_, err := p.Desk.Run(t.Context(), Job{Group: "deduct", Filter: Filter{Class: "undecodable"}, Progress: "evening"})
 	if err == nil || !strings.Contains(err.Error(), "belongs to another filter") {
 		t.Errorf("another filter under the same name: %v", err)
 	}
-	p.audited("DropDeadLetters", 2)
+	p.audited("DropDeadLetters", 4)
 }
 
 // Another run that moves the same progress is noticed before a batch is sent.

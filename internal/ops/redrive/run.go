@@ -83,8 +83,12 @@ func (d *Desk) Run(ctx context.Context, j Job) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	if err := d.count(ctx, j, &r.report); err != nil || j.DryRun || r.report.Chosen.Sum() == 0 {
+	if err := d.count(ctx, j, &r.report); err != nil || j.DryRun {
 		return r.report, err
+	}
+	if r.report.Chosen.Sum() == 0 {
+		r.report.After = r.report.Before
+		return r.report, nil
 	}
 	if err := d.audit(ctx, j, r.report, "begun"); err != nil {
 		return r.report, err
@@ -158,7 +162,7 @@ func (d *Desk) count(ctx context.Context, j Job, r *Report) error {
 			r.Quarantined++
 		case Stranded:
 			r.Stranded++
-		case Redriven, Dropped:
+		case Redriven, Dropped, Done:
 		}
 		if d.wants(j, item) {
 			r.Chosen[item.Class]++
