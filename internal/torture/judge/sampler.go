@@ -202,11 +202,11 @@ func (j *Judge) transitions(ctx context.Context) error {
 	if !j.since.IsZero() { // a transaction may commit some seconds after it took the time
 		since = j.since.Add(-30 * time.Second).Format("2006-01-02 15:04:05.000")
 	}
-	err := j.changed(ctx, "reservations", "CONCAT_WS(' ', product_id, user_id, quantity)", since, j.rows, map[string][]string{"deducted": {"rolled_back"}})
+	err := j.changed(ctx, since, table{"reservations", "CONCAT_WS(' ', product_id, user_id, quantity)", j.rows, map[string][]string{"deducted": {"rolled_back"}}})
 	if err != nil {
 		return err
 	}
-	err = j.changed(ctx, "orders", "CONCAT_WS(' ', id, product_id, user_id, quantity, amount_cents)", since, j.orders, map[string][]string{"awaiting_payment": {"paid", "cancelled"}})
+	err = j.changed(ctx, since, table{"orders", "CONCAT_WS(' ', id, product_id, user_id, quantity, amount_cents)", j.orders, map[string][]string{"awaiting_payment": {"paid", "cancelled"}}})
 	if err != nil {
 		return err
 	}
@@ -214,20 +214,27 @@ func (j *Judge) transitions(ctx context.Context) error {
 	return err
 }
 
-// changed compares the rows of a table with what they were. next says which
-// states may follow on which.
-func (j *Judge) changed(ctx context.Context, table, what, since string, seen map[string]record, next map[string][]string) error {
-	query := fmt.Sprintf("SELECT LOWER(HEX(reservation_id)), %s, state FROM %s WHERE updated_at >= ?", what, table)
+// table is what is known of a table's rows.
+type table struct {
+	name string
+	what string              // an expression of the columns that never change
+	seen map[string]record   // by reservation
+	next map[string][]string // state → those that may follow on it
+}
+
+// changed compares the rows of a table with what they were.
+func (j *Judge) changed(ctx context.Context, since string, t table) error {
+	query := fmt.Sprintf("SELECT LOWER(HEX(reservation_id)), %s, state FROM %s WHERE updated_at >= ?", t.what, t.name)
 	return j.each(ctx, query, func(c []string) {
 		is := record{c[1], c[2]}
-		was, known := seen[c[0]]
-		seen[c[0]] = is
+		was, known := t.seen[c[0]]
+		t.seen[c[0]] = is
 		switch {
 		case !known || was == is:
 		case was.what != is.what:
-			j.find(Verdict{IllegalTransitions: 1}, "%s %s: %q became %q", table, c[0], was.what, is.what)
-		case !slices.Contains(next[was.state], is.state):
-			j.find(Verdict{IllegalTransitions: 1}, "%s %s: %s became %s", table, c[0], was.state, is.state)
+			j.find(Verdict{IllegalTransitions: 1}, "%s %s: %q became %q", t.name, c[0], was.what, is.what)
+		case !slices.Contains(t.next[was.state], is.state):
+			j.find(Verdict{IllegalTransitions: 1}, "%s %s: %s became %s", t.name, c[0], was.state, is.state)
 		}
 	}, since)
 }

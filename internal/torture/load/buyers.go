@@ -118,7 +118,7 @@ func (b *Buyers) buy(ctx context.Context, rng *rand.Rand, w wish) {
 	body := fmt.Appendf(nil, `{"user_id":%q,"quantity":%d}`, w.user, w.quantity)
 	for try := range 4 {
 		b.Requests.Add(1)
-		a, err := b.Line.Send(ctx, rng.IntN(2)+try, "POST", b.Sale.path(w.product)+"/reservations", body, "Idempotency-Key", w.key)
+		a, err := b.Line.Send(ctx, rng.IntN(2)+try, Ask{"POST", b.Sale.path(w.product) + "/reservations", body, w.key})
 		if ctx.Err() != nil {
 			return
 		}
@@ -191,7 +191,7 @@ func (b *Buyers) accepted(w wish, a Answer) {
 func (b *Buyers) merge(ctx context.Context, rng *rand.Rand, w wish) {
 	b.Requests.Add(1)
 	body := fmt.Appendf(nil, `{"user_id":%q,"quantity":%d}`, w.user, w.quantity%3+1)
-	a, err := b.Line.Send(ctx, rng.IntN(2), "POST", b.Sale.path(w.product)+"/reservations", body, "Idempotency-Key", w.key)
+	a, err := b.Line.Send(ctx, rng.IntN(2), Ask{"POST", b.Sale.path(w.product) + "/reservations", body, w.key})
 	if err == nil {
 		b.Answers.Add(strings.TrimSpace(fmt.Sprint("other quantity: ", a.Status, " ", a.Code)))
 		// Redis may have lost the first one: then this one is new to it, and the
@@ -205,7 +205,7 @@ func (b *Buyers) merge(ctx context.Context, rng *rand.Rand, w wish) {
 // look asks what has become of a promise.
 func (b *Buyers) look(ctx context.Context, rng *rand.Rand, w wish) {
 	b.Requests.Add(1)
-	a, err := b.Line.Send(ctx, rng.IntN(2), "GET", b.Sale.path(w.product)+"/reservations/"+w.id+"?user_id="+url.QueryEscape(w.user), nil)
+	a, err := b.Line.Send(ctx, rng.IntN(2), Ask{Method: "GET", Path: b.Sale.path(w.product) + "/reservations/" + w.id + "?user_id=" + url.QueryEscape(w.user)})
 	if err != nil {
 		return
 	}
@@ -232,7 +232,7 @@ func (b *Buyers) hostile(ctx context.Context, rng *rand.Rand) {
 		body = `{"user_id":"u","quantity":999999999}`
 	}
 	b.Requests.Add(1)
-	a, err := b.Line.Send(ctx, rng.IntN(2), "POST", path+"/reservations", []byte(body), "Idempotency-Key", key)
+	a, err := b.Line.Send(ctx, rng.IntN(2), Ask{"POST", path + "/reservations", []byte(body), key})
 	if err != nil {
 		return
 	}

@@ -107,7 +107,7 @@ func (c *Checkout) publish(ctx context.Context, e events.Event) {
 
 func (c *Checkout) cancel(ctx context.Context, e events.Event) {
 	path := "/v1/activities/" + e.ActivityID + "/products/" + e.ProductID + "/reservations/" + e.ReservationID + "/cancel"
-	a, err := c.Line.Insist(ctx, "POST", path, fmt.Appendf(nil, `{"user_id":%q}`, e.UserID))
+	a, err := c.Line.Insist(ctx, Ask{Method: "POST", Path: path, Body: fmt.Appendf(nil, `{"user_id":%q}`, e.UserID)})
 	if err == nil {
 		c.Did.Add(fmt.Sprint("cancel answered ", a.Status, " ", a.Code))
 	}

@@ -18,10 +18,10 @@ const patience = 8 * time.Second
 
 // Answer is what came back.
 type Answer struct {
-	Status     int
-	RetryAfter time.Duration
-	Replayed   bool
-	Took       time.Duration
+	Status     int           `json:"-"`
+	RetryAfter time.Duration `json:"-"`
+	Replayed   bool          `json:"-"`
+	Took       time.Duration `json:"-"`
 
 	ReservationID string `json:"reservation_id"`
 	UserID        string `json:"user_id"`
@@ -46,20 +46,27 @@ func NewLine(gateways []string, key string, callers int) *Line {
 	return &Line{Gateways: gateways, Key: key, Client: &http.Client{Timeout: patience, Transport: transport}}
 }
 
+// Ask is one request.
+type Ask struct {
+	Method, Path string
+	Body         []byte
+	Key          string // idempotency key, if any
+}
+
 // Send makes one request at the given gateway. An error means that no whole
 // answer came: what was asked for may have happened.
-func (l *Line) Send(ctx context.Context, gateway int, method, path string, body []byte, headers ...string) (Answer, error) {
+func (l *Line) Send(ctx context.Context, gateway int, ask Ask) (Answer, error) {
 	var a Answer
-	req, err := http.NewRequestWithContext(ctx, method, l.Gateways[gateway%len(l.Gateways)]+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, ask.Method, l.Gateways[gateway%len(l.Gateways)]+ask.Path, bytes.NewReader(ask.Body))
 	if err != nil {
 		return a, err
 	}
 	req.Header.Set("Authorization", "Bearer "+l.Key)
-	if len(body) > 0 {
+	if len(ask.Body) > 0 {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	for i := 0; i+1 < len(headers); i += 2 {
-		req.Header.Set(headers[i], headers[i+1])
+	if ask.Key != "" {
+		req.Header.Set("Idempotency-Key", ask.Key)
 	}
 	start := time.Now()
 	resp, err := l.Client.Do(req)
@@ -85,9 +92,9 @@ func (l *Line) Send(ctx context.Context, gateway int, method, path string, body 
 
 // Insist repeats a request at one gateway and the other until there is an
 // answer that is final, or ctx ends.
-func (l *Line) Insist(ctx context.Context, method, path string, body []byte, headers ...string) (Answer, error) {
+func (l *Line) Insist(ctx context.Context, ask Ask) (Answer, error) {
 	for n := 0; ; n++ {
-		a, err := l.Send(ctx, n, method, path, body, headers...)
+		a, err := l.Send(ctx, n, ask)
 		if err == nil && a.Status < 500 {
 			return a, nil
 		}

@@ -41,7 +41,7 @@ func (o *Operators) Open(ctx context.Context, items []Item, payWindow time.Durat
 		if err != nil {
 			return err
 		}
-		a, err := o.Line.Insist(ctx, "POST", path, text)
+		a, err := o.Line.Insist(ctx, Ask{Method: "POST", Path: path, Body: text})
 		if err == nil && a.Status >= 300 && a.Status != 409 { // it exists: an earlier try had come through
 			err = fmt.Errorf("POST %s: %d %.300s", path, a.Status, a.Text)
 		}
@@ -142,7 +142,7 @@ func (o *Operators) restock(ctx context.Context, product string, delta int64) {
 // do insists on an answer. Refusals, such as for a product that is in the wrong
 // state, are answers.
 func (o *Operators) do(ctx context.Context, what, path string, body []byte) (Answer, bool) {
-	a, err := o.Line.Insist(ctx, "POST", path, body)
+	a, err := o.Line.Insist(ctx, Ask{Method: "POST", Path: path, Body: body})
 	if err != nil {
 		o.Failed.Add(what + ": " + err.Error())
 		return a, false

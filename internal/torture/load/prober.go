@@ -59,7 +59,7 @@ func (p *Prober) ask(ctx context.Context, n int) {
 	w := wish{product: p.Product, user: fmt.Sprint("probe-", n), key: fmt.Sprintf("probe-key-%08d", n), quantity: 1}
 	start := time.Now()
 	b := p.Buyers
-	a, err := b.Line.Send(ctx, n, "POST", b.Sale.path(w.product)+"/reservations", fmt.Appendf(nil, `{"user_id":%q,"quantity":1}`, w.user), "Idempotency-Key", w.key)
+	a, err := b.Line.Send(ctx, n, Ask{"POST", b.Sale.path(w.product) + "/reservations", fmt.Appendf(nil, `{"user_id":%q,"quantity":1}`, w.user), w.key})
 	if err != nil || a.Status != 202 {
 		return
 	}

@@ -183,7 +183,7 @@ func (r *Redis) Failover(ctx context.Context) error {
 	r.mu.Unlock()
 	held := r.taken(ctx, true)
 	r.kill(old)
-	if err := r.clients[next].SlaveOf(ctx, "NO", "ONE").Err(); err != nil {
+	if err := r.clients[next].ReplicaOf(ctx, "NO", "ONE").Err(); err != nil {
 		return fmt.Errorf("promote the replica: %w", err)
 	}
 	r.mu.Lock()
@@ -209,7 +209,7 @@ func (r *Redis) follow(ctx context.Context) error {
 	if err := r.repl.renew(r.ports[master]); err != nil {
 		return err
 	}
-	if err := r.clients[1-master].SlaveOf(ctx, "127.0.0.1", fmt.Sprint(r.repl.from)).Err(); err != nil {
+	if err := r.clients[1-master].ReplicaOf(ctx, "127.0.0.1", fmt.Sprint(r.repl.from)).Err(); err != nil {
 		return fmt.Errorf("make a replica: %w", err)
 	}
 	return nil
