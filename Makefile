@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
+.PHONY: help demo dev formal formal-small simulate torture test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
@@ -18,6 +18,16 @@ demo: ## sell out a flash sale on embedded stand-ins, kill workers, show that th
 
 dev: ## run the whole stack on embedded stand-ins and keep it up
 	go run ./cmd/seckill dev
+
+formal: ## check the protocol's model with spin: every set-up has 0 errors, every mutant is caught
+	formal/check
+
+formal-small: ## the same with the small set-ups, in less than a minute
+	formal/check small
+
+SEEDS ?= 1000000
+simulate: ## play SEEDS sales with faults over stores in memory and check every law (SEEDS=1000000)
+	go run ./internal/simulator/cmd --seeds $(SEEDS)
 
 test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
 	deploy/local/install monitoring
@@ -60,6 +70,9 @@ build: ## build the binaries into bin/
 generate: ## rewrite the generated files
 	go generate ./...
 
+torture: ## break everything for a minute while it sells, on real servers of its own, and check every promise
+	go run ./cmd/torture --duration 60s --seed 1
+
 up: ## start real servers on loopback: Redis 16379, MariaDB 13306, Kafka 19092
 	$(SERVERS) up
 
@@ -67,5 +80,4 @@ down: ## stop them; their data stays
 	$(SERVERS) down
 
 bench-smoke: up ## measure the engine and the ledger against the usual way, on real servers
-	eval "$$($(SERVERS) env)" && go run ./cmd/seckill migrate && \
-		go run ./cmd/seckill bench --redis "$$SECKILL_REDIS" --mysql "$$SECKILL_MYSQL" engine settle
+	go run ./cmd/seckill bench engine settle

@@ -68,11 +68,12 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.Callers, "callers", 48, "buyers at once")
 	f.DurationVar(&cfg.Limit, "limit", 30*time.Second, "from the last fault until everything accepted must be in the ledger; longer where the machine is shared")
 	f.DurationVar(&cfg.Rest, "rest", 2*time.Minute, "from the last fault until every promise must have its end and the books must balance")
-	f.StringVar(&cfg.Only, "only", "", "only faults whose `kind` begins with this, such as redis or kill:gateway")
+	f.StringSliceVar(&cfg.Only, "only", nil, "only faults whose `kinds` begin with one of these, by comma, such as redis,kill:gateway")
 	f.StringSliceVar(&cfg.Without, "without", nil, "`protections` to take out, by comma: the run must then report a violation; "+strings.Join(fault.Protections(), ", "))
 	f.BoolVar(&quiet, "quiet", false, "print nothing but the result")
 	f.StringVar(&cfg.Root, "root", ".", "the module's `folder`")
 	f.StringVar(&cfg.Dir, "dir", filepath.Join(os.TempDir(), "seckill-torture"), "`folder` for data and logs; emptied first")
+	f.StringVar(&cfg.Bin, "bin", "", "`folder` of binaries built with -tags faults; without it they are built")
 	f.IntVar(&cfg.Port, "port", 22000, "the first of 120 `ports`")
 	return cmd
 }

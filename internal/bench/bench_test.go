@@ -183,6 +183,7 @@ func TestBooks(t *testing.T) {
 		{"all say the same", func(*books) {}, true},
 		{"without workers nobody asks the ledger", func(k *books) { k.workers, k.deducted, k.orders = false, 0, 0 }, true},
 		{"turned away after the units were taken", func(k *books) { k.sent.Busy, k.redis, k.topic, k.deducted, k.orders = 3, 12, 11, 11, 11 }, true},
+		{"an event that was published twice", func(k *books) { k.topic = 11 }, true},
 		{"a promise that Redis does not know", func(k *books) { k.redis = 9 }, false},
 		{"a unit that nobody was promised", func(k *books) { k.redis = 11 }, false},
 		{"an event that was not written", func(k *books) { k.topic = 9 }, false},

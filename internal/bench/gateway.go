@@ -163,6 +163,7 @@ func gateway(ctx context.Context, b *bench) error {
 func soldOut(ctx context.Context, b *bench) error {
 	speed := figures.Figure{Name: "soldout_rate", What: "refusals a second, each of another buyer", Against: noOpWords, Unit: "/s", Goal: ">=1"}
 	cpu := figures.Figure{Name: "soldout_cpu", What: "CPU of the process for a refusal", Against: noOpWords, Unit: "µs"}
+	redis := figures.Figure{Name: "soldout_redis", What: "CPU of Redis's main thread for a refusal", Unit: "µs"}
 	f, err := b.fronts(ctx, noOpSize)
 	if err != nil {
 		return err
@@ -176,10 +177,19 @@ func soldOut(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
+		before, err := site.RedisCPU(ctx, b.site.Redis)
+		if err != nil {
+			return err
+		}
 		ours, err := b.drive(ctx, f.gateway, b.closed(b.site.Reserve(d.sale, f.gateway.API)))
 		if err != nil {
 			return err
 		}
+		after, err := site.RedisCPU(ctx, b.site.Redis)
+		if err != nil {
+			return err
+		}
+		redis.Subject = append(redis.Subject, (after-before)*1e6/float64(ours.Answered()))
 		if ours.Accepted != 1 {
 			return fmt.Errorf("one unit was there and %d were promised", ours.Accepted)
 		}
@@ -187,7 +197,7 @@ func soldOut(ctx context.Context, b *bench) error {
 		cpu.Add(ours.micros, nothing.micros)
 		return d.close(ctx, ours.Result)
 	})
-	b.section.Figures = append(b.section.Figures, speed, cpu)
+	b.section.Figures = append(b.section.Figures, speed, cpu, redis)
 	return err
 }
 

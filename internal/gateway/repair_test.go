@@ -1,12 +1,15 @@
 package gateway_test
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/leadingpeers/seckill/internal/gateway"
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
@@ -15,9 +18,20 @@ import (
 func TestReopen(t *testing.T) {
 	r := newRig(t, nil)
 	product, path := r.sell(t, offer{units: 10, perOrder: 2, perUser: 5})
-	r.call(t, viewerKey, "POST", path+"/reopen", "").is(t, 403, "forbidden", "viewers look on")
-	r.call(t, operatorKey, "POST", path+"-x/reopen", "").is(t, 404, "product_not_found", "unknown")
-	r.call(t, operatorKey, "POST", path+"/reopen", `{"force":true}`).is(t, 400, "unknown_field", "there is no force")
+	for _, verb := range []string{"/reopen", "/heal"} {
+		r.call(t, "", "POST", path+verb, "").is(t, 401, "unauthenticated", "nobody")
+		r.call(t, viewerKey, "POST", path+verb, "").is(t, 403, "forbidden", "viewers look on")
+		r.call(t, operatorKey, "POST", path+"-x"+verb, "").is(t, 404, "product_not_found", "unknown")
+		r.call(t, operatorKey, "POST", path+verb, `{"force":true}`).is(t, 400, "unknown_field", "there is no force")
+	}
+	dead := deadCache(t)
+	away := r.beside(t, func(c *gateway.Config) {
+		c.Cache = dead
+		c.Load = func(context.Context, stock.Terms) (bool, error) { return false, errors.New("away") }
+		c.Heal = func(context.Context, string) error { return errors.New("away") }
+	})
+	away.call(t, operatorKey, "POST", path+"/heal", "").is(t, 503, "preload_failed", "Redis is away")
+	away.call(t, operatorKey, "POST", path+"/reopen", "").is(t, 503, "preload_failed", "Redis is away")
 	if got := r.call(t, operatorKey, "POST", path+"/reopen", "").must(t, http.StatusOK); got.State != "open" {
 		t.Errorf("never stopped: %s", got.text)
 	}
@@ -69,7 +83,6 @@ func TestHeal(t *testing.T) {
 	if got := r.call(t, viewerKey, "GET", path+"/stock", "").must(t, http.StatusOK); !strings.Contains(got.text, `"drift":2`) {
 		t.Fatalf("before: %s", got.text)
 	}
-	r.call(t, viewerKey, "POST", path+"/heal", "").is(t, 403, "forbidden", "viewers look on")
 	for range 2 {
 		if got := r.call(t, operatorKey, "POST", path+"/heal", "").must(t, http.StatusOK); !strings.Contains(got.text, `"drift":0`) {
 			t.Errorf("healed: %s", got.text)

@@ -23,6 +23,7 @@ type Report struct {
 	Laws       map[string]int64 // which law was broken how often
 	Seed       uint64           // the lowest of a run that broke a law
 	First      string           // what it broke
+	Others     []uint64         // some more
 }
 
 // Many plays the runs of n seeds from first on, some side by side. Of a mutant
@@ -74,6 +75,9 @@ func (r *Report) broke(seed uint64, law string) {
 		r.Seed, r.First = seed, law
 	}
 	r.Violations++
+	if len(r.Others) < 20 {
+		r.Others = append(r.Others, seed)
+	}
 	name, _, _ := strings.Cut(law, ":")
 	r.Laws[name]++
 }
@@ -93,6 +97,6 @@ func (r Report) String() string {
 		fmt.Fprintf(&b, "violations: 0 (mutant %s)\n", r.Mutant)
 		return b.String()
 	}
-	fmt.Fprintf(&b, "violations: %d %v (mutant %s), the first with --seed %d\n  %s\n", r.Violations, r.Laws, r.Mutant, r.Seed, r.First)
+	fmt.Fprintf(&b, "violations: %d %v (mutant %s), the first with --seed %d\n  %s\nseeds: %d\n", r.Violations, r.Laws, r.Mutant, r.Seed, r.First, r.Others)
 	return b.String()
 }

@@ -334,7 +334,7 @@ func TestHealer(t *testing.T) {
 			{0, nothing, nil, "paused, so not loaded", false},
 			{
 				time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = true },
-				[]string{"configure p true", "heal p 10m1s"},
+				[]string{"configure p true", "heal p 0s"},
 				"it is there all at once: the other copy may have died between loading and healing", false,
 			},
 		}},

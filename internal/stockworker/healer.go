@@ -188,17 +188,20 @@ func (h *Healer) watch(ctx context.Context) error {
 }
 
 // doubt notes that Redis may have lost what it was told around and after seen.
-// What is in doubt from earlier on stays so, and what was healed just before
-// is in doubt again: Redis may have lost the healing, too, and its rows may be
-// much older than that.
 func (h *Healer) doubt(seen time.Time) {
-	from := seen.Add(-h.cfg.Margin)
 	for _, m := range h.products {
-		if m.whole && m.healed.Before(from) {
-			m.since = from
-		}
-		m.whole, m.terms = false, stock.Terms{}
+		m.doubt(seen.Add(-h.cfg.Margin))
 	}
+}
+
+// doubt notes that Redis may have lost what it was told since from. What is in
+// doubt from earlier on stays so, and what was healed or loaded after from is
+// in doubt again: Redis may have lost that, too, and its rows may be much older.
+func (m *memory) doubt(from time.Time) {
+	if m.whole && m.healed.Before(from) {
+		m.since = from
+	}
+	m.whole, m.terms = false, stock.Terms{}
 }
 
 // ware is a product of the current listing.
@@ -243,8 +246,7 @@ func (h *Healer) tend(ctx context.Context, w ware, loaded, configure bool) error
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
 	if !loaded {
-		// Should another copy load it, only what changes around now is in doubt.
-		*w.memory = memory{since: h.seen.Add(-h.cfg.Margin)}
+		w.memory.doubt(h.seen.Add(-h.cfg.Margin)) // another copy may load it, or a restart of Redis bring it back
 		if !w.online {
 			return nil
 		}

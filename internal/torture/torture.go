@@ -27,6 +27,7 @@ import (
 type Config struct {
 	Root     string        // of the module
 	Dir      string        // for data and logs; emptied first
+	Bin      string        // of our binaries, built with -tags faults; empty = they are built
 	Port     int           // the first of 120
 	Duration time.Duration // of the faults
 	Seed     uint64
@@ -36,7 +37,7 @@ type Config struct {
 	Callers  int           // at once
 	Limit    time.Duration // from the last fault until everything accepted is in the ledger
 	Rest     time.Duration // from the last fault until there is nothing left to wait for
-	Only     string        // faults whose kind begins with it; empty = all
+	Only     []string      // faults whose kind begins with one of these; empty = all
 	Without  []string      // protections to take out: the run must then fail
 	Log      io.Writer
 }
@@ -114,7 +115,7 @@ func (r *run) settings() (env []string, service, admin string) {
 func (r *run) setUp(ctx context.Context) (err error) {
 	env, service, admin := r.settings()
 	r.stage, err = stage.Up(ctx, stage.Config{
-		Root: r.cfg.Root, Dir: r.cfg.Dir, Port: r.cfg.Port, Brokers: r.cfg.Brokers, Fsync: r.cfg.Fsync, Env: env, Log: r.cfg.Log, Exited: r.exited,
+		Root: r.cfg.Root, Dir: r.cfg.Dir, Bin: r.cfg.Bin, Port: r.cfg.Port, Brokers: r.cfg.Brokers, Fsync: r.cfg.Fsync, Env: env, Log: r.cfg.Log, Exited: r.exited,
 	})
 	if err != nil {
 		return fmt.Errorf("set up: %w", err)

@@ -169,12 +169,16 @@ func (l *linearRun) cut() {
 
 // history lets 8 callers loose on two products. Cuts are spread over it.
 func (l *linearRun) history(n, cuts int) []porcupine.Operation {
-	const callers, each = 8, 60
+	const callers, calls = 8, 60
 	products := []string{fmt.Sprintf("h%d-a", n), fmt.Sprintf("h%d-b", n)}
 	for _, p := range products {
 		terms := l.terms()
 		terms.ProductID, terms.PerOrder, terms.PerUser = p, linearPerOrder, linearPerUser
-		if _, err := l.Preload(l.Context(), terms, linearUnits, func(func(Reservation, error) bool) {}); err != nil {
+		_, err := l.Preload(l.Context(), terms, linearUnits, each(nil))
+		for try := 0; err != nil && try < 50; try++ { // over connections that the last history has cut
+			_, err = l.Preload(l.Context(), terms, linearUnits, each(nil))
+		}
+		if err != nil {
 			l.Fatal(err)
 		}
 	}
@@ -185,7 +189,7 @@ func (l *linearRun) history(n, cuts int) []porcupine.Operation {
 	for c := range callers {
 		rng := rand.New(rand.NewPCG(uint64(n), uint64(c)))
 		clients.Go(func() {
-			for range each {
+			for range calls {
 				op := linearDraw(rng, products)
 				call := time.Since(l.begun).Nanoseconds()
 				got := l.do(op)
@@ -196,7 +200,7 @@ func (l *linearRun) history(n, cuts int) []porcupine.Operation {
 				mu.Lock()
 				all = append(all, porcupine.Operation{ClientId: c, Input: op, Call: call, Output: got, Return: end})
 				mu.Unlock()
-				if i := done.Add(1); cuts > 0 && i%(callers*each/int64(cuts+1)) == 0 {
+				if i := done.Add(1); cuts > 0 && i%(callers*calls/int64(cuts+1)) == 0 {
 					l.cut()
 				}
 			}

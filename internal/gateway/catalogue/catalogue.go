@@ -71,8 +71,9 @@ type Config struct {
 
 // Catalogue serves the routes of the catalogue.
 type Catalogue struct {
-	cfg  Config
-	last atomic.Pointer[catalog.View] // that the snapshot gave
+	cfg   Config
+	last  atomic.Pointer[catalog.View] // that the snapshot gave
+	pages pages
 }
 
 // staleAfter is how long a request waits for a newer view when there is one.

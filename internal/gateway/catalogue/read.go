@@ -2,6 +2,7 @@ package catalogue
 
 import (
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/leadingpeers/seckill/api"
@@ -74,7 +75,16 @@ func (c *Catalogue) listActivities(w http.ResponseWriter, r *http.Request) error
 	for _, a := range list {
 		body.Activities = append(body.Activities, activityBody(a))
 	}
-	return web.WriteTagged(w, r, "", body)
+	return tagged(w, r, body)
+}
+
+// tagged answers with body under a tag made of it.
+func tagged(w http.ResponseWriter, r *http.Request, body any) error {
+	text, err := web.Tag(body)
+	if err != nil {
+		return err
+	}
+	return text.Write(w, r)
 }
 
 func (c *Catalogue) getActivity(w http.ResponseWriter, r *http.Request) error {
@@ -98,12 +108,32 @@ func (c *Catalogue) listProducts(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if _, err := from.activity(r.Context(), r.PathValue("activity")); err != nil {
+	view, public := from.(shown)
+	if !public {
+		body, err := productList(r, from, after, limit)
+		if err != nil {
+			return err
+		}
+		return tagged(w, r, body)
+	}
+	// Everybody asks for the same page until the next view: it is put together once.
+	text, err := c.pages.of(view.view, r.PathValue("activity")+"/"+strconv.Itoa(limit)+"/"+after, func() (any, error) {
+		return productList(r, from, after, limit)
+	})
+	if err != nil {
 		return err
+	}
+	return text.Write(w, r)
+}
+
+// productList is one page of an activity's products.
+func productList(r *http.Request, from shelf, after string, limit int) (any, error) {
+	if _, err := from.activity(r.Context(), r.PathValue("activity")); err != nil {
+		return nil, err
 	}
 	list, err := from.products(r.Context(), r.PathValue("activity"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	body := api.ProductList{Products: []api.Product{}}
 	for _, p := range list {
@@ -116,7 +146,7 @@ func (c *Catalogue) listProducts(w http.ResponseWriter, r *http.Request) error {
 		}
 		body.Products = append(body.Products, productBody(p))
 	}
-	return web.WriteTagged(w, r, "", body)
+	return body, nil
 }
 
 // getProduct shows a product. Its units change while its version stays, so
@@ -131,7 +161,7 @@ func (c *Catalogue) getProduct(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if _, public := from.(shown); public {
-		return web.WriteTagged(w, r, "", productBody(p))
+		return tagged(w, r, productBody(p))
 	}
 	w.Header().Set("ETag", web.ETag(p.Version))
 	return web.WriteJSON(w, http.StatusOK, productBody(p))

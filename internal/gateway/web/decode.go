@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"io"
 	"mime"
@@ -282,18 +283,45 @@ func IfMatch(r *http.Request) (version int64, err error) {
 // ETag is the tag of a version.
 func ETag(version int64) string { return `"` + strconv.FormatInt(version, 10) + `"` }
 
-// WriteTagged answers with body as JSON under tag; with the tag alone, as 304,
-// when the caller has this version already. An empty tag is made of the body.
-func WriteTagged(w http.ResponseWriter, r *http.Request, tag string, body any) error {
-	if tag == "" {
-		text, err := json.Marshal(body)
-		if err != nil {
-			return err
-		}
-		sum := fnv.New64a()
-		_, _ = sum.Write(text) // a hash never fails
-		tag, body = `"`+strconv.FormatUint(sum.Sum64(), 36)+`"`, json.RawMessage(text)
+// Text is an answer of 200 that is ready to be sent, again and again.
+type Text struct {
+	tag    string
+	body   []byte
+	length []string // of body, as its header
+}
+
+// Tag encodes body as JSON, with a tag made of the bytes.
+func Tag(body any) (*Text, error) {
+	text, err := json.Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode the answer: %w", err)
 	}
+	sum := fnv.New64a()
+	_, _ = sum.Write(text) // a hash never fails
+	return &Text{tag: `"` + strconv.FormatUint(sum.Sum64(), 36) + `"`, body: text, length: []string{strconv.Itoa(len(text))}}, nil
+}
+
+// Write answers with t, or with its tag alone, as 304, when the caller has it already.
+func (t *Text) Write(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	h.Set("ETag", t.tag)
+	if r.Header.Get("If-None-Match") == t.tag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	h.Set("Content-Type", "application/json")
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	h["Content-Length"] = t.length // or net/http cuts a long body into chunks
+	w.WriteHeader(http.StatusOK)
+	_, _ = w.Write(t.body) // the caller has gone; nobody is left to tell
+	return nil
+}
+
+// WriteTagged answers with body as JSON under tag; with the tag alone, as 304,
+// when the caller has this version already.
+func WriteTagged(w http.ResponseWriter, r *http.Request, tag string, body any) error {
 	w.Header().Set("ETag", tag)
 	if r.Header.Get("If-None-Match") == tag {
 		w.WriteHeader(http.StatusNotModified)

@@ -117,7 +117,7 @@ func (a *Actor) drainProcess(rng *rand.Rand) Fault {
 // point.
 func (a *Actor) point(rng *rand.Rand) Fault {
 	p := one(rng, a.Stage.Processes)
-	at, hit := one(rng, fault.Points(p.Role)), 1+rng.IntN(20)
+	at, hit := one(rng, fault.Points(p.Role)), 1+rng.IntN(6)
 	return Fault{
 		Kind: "point:" + at, Target: p.Name, For: between(rng, 2*time.Second, 5*time.Second),
 		Begin: func(ctx context.Context) error {

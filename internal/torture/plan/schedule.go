@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,7 +26,7 @@ type Schedule struct {
 	Actor *Actor
 	Seed  uint64
 	Heavy bool                              // also what takes many seconds: everything down then up
-	Only  string                            // if set, only faults whose kind begins with it
+	Only  []string                          // only faults whose kind begins with one of these; empty = all
 	Begin func(kind string, loses []string) // told before a fault
 	End   func(Event)                       // told after it
 
@@ -40,7 +42,7 @@ func (s *Schedule) Run(ctx context.Context) {
 			return
 		}
 		switch n := rng.IntN(100); {
-		case s.Only != "" || n < 62:
+		case len(s.Only) > 0 || n < 62:
 			s.do(ctx, s.draw(rng))
 		case n < 84:
 			s.pair(ctx, rng)
@@ -57,7 +59,7 @@ func (s *Schedule) Run(ctx context.Context) {
 func (s *Schedule) draw(rng *rand.Rand) Fault {
 	for {
 		f := s.Actor.Any(rng)
-		if s.Only == "" || len(f.Kind) >= len(s.Only) && f.Kind[:len(s.Only)] == s.Only {
+		if len(s.Only) == 0 || slices.ContainsFunc(s.Only, func(start string) bool { return strings.HasPrefix(f.Kind, start) }) {
 			return f
 		}
 	}

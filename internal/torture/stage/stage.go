@@ -30,10 +30,11 @@ const Prefix = "torture"
 
 const schema = "torture"
 
-// Config says what to set up. Every field is required.
+// Config says what to set up. Every field but Bin is required.
 type Config struct {
 	Root    string   // of the module
 	Dir     string   // for data, logs and binaries; emptied first
+	Bin     string   // binaries built with -tags faults; empty = they are built
 	Port    int      // the first of 120 ports
 	Brokers int      // 1 or 3
 	Fsync   string   // of Redis: everysec or always
@@ -85,10 +86,15 @@ func (s *Stage) clear(ctx context.Context) error {
 			return fmt.Errorf("empty %s: %w", s.cfg.Dir, err)
 		}
 	}
-	return os.MkdirAll(s.bin(), 0o755)
+	return os.MkdirAll(filepath.Join(s.cfg.Dir, "bin"), 0o755)
 }
 
-func (s *Stage) bin() string { return filepath.Join(s.cfg.Dir, "bin") }
+func (s *Stage) bin() string {
+	if s.cfg.Bin != "" {
+		return s.cfg.Bin
+	}
+	return filepath.Join(s.cfg.Dir, "bin")
+}
 
 // small are the folders that get a disk of their own, where that is allowed.
 func (s *Stage) small() []string {
@@ -97,6 +103,9 @@ func (s *Stage) small() []string {
 
 // build makes the binaries, with the fault points in them.
 func (s *Stage) build(ctx context.Context) error {
+	if s.cfg.Bin != "" {
+		return nil
+	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "faults", "-o", s.bin(), "./cmd/gateway", "./cmd/stock-worker", "./cmd/settle-worker")
 	cmd.Dir = s.cfg.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
