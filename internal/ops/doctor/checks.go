@@ -25,12 +25,20 @@ func (f facts) checks() []Check {
 	return out
 }
 
-// check makes one: ok with the first text when good, else bad with the second.
-func check(name string, good bool, fine string, bad Status, why, fix string) Check {
+// check makes one that is ok when good, with what is fine; otherwise the method or completes it.
+func check(name string, good bool, fine string) Check {
 	if good {
 		return Check{Name: name, Status: OK, Why: fine}
 	}
-	return Check{Name: name, Status: bad, Why: why, Fix: fix}
+	return Check{Name: name}
+}
+
+// or is c when c is ok, and otherwise what was found, and what to do.
+func (c Check) or(bad Status, why, fix string) Check {
+	if c.Status == OK {
+		return c
+	}
+	return Check{Name: c.Name, Status: bad, Why: why, Fix: fix}
 }
 
 func unreadable(name string, err error, fix string) []Check {
@@ -43,11 +51,11 @@ func (f facts) checkRedis() (out []Check) {
 	}
 	for _, s := range f.redis {
 		v, at := s.Values, " at "+s.Addr
-		out = append(out, check("redis version", atLeast(v["redis_version"], 6, 2), "Redis "+v["redis_version"]+at, Fail,
+		out = append(out, check("redis version", atLeast(v["redis_version"], 6, 2), "Redis "+v["redis_version"]+at).or(Fail,
 			"Redis "+v["redis_version"]+at+": its scripts and commands need 6.2", "upgrade Redis"))
-		out = append(out, check("redis appendonly", v["appendonly"] == "yes", "the append-only file is on"+at, Fail,
+		out = append(out, check("redis appendonly", v["appendonly"] == "yes", "the append-only file is on"+at).or(Fail,
 			"the append-only file is off"+at+": a restart forgets every hold, and buyers who had one are refused", "CONFIG SET appendonly yes, and in redis.conf"))
-		fsync := check("redis appendfsync", v["appendfsync"] == "always", "every write is on disk before its answer"+at, Warn,
+		fsync := check("redis appendfsync", v["appendfsync"] == "always", "every write is on disk before its answer"+at).or(Warn,
 			"appendfsync is "+v["appendfsync"]+at+": a crash loses up to a second of holds; the ledger still sells nothing twice, but some buyers are refused later", "CONFIG SET appendfsync always, if the disk keeps up")
 		switch v["appendfsync"] {
 		case "no":
@@ -56,7 +64,7 @@ func (f facts) checkRedis() (out []Check) {
 			fsync.Why = "appendfsync cannot be read" + at + " (CONFIG is forbidden): see what the service promises"
 		}
 		out = append(out, fsync)
-		out = append(out, check("redis maxmemory-policy", v["maxmemory-policy"] == "noeviction", "nothing is evicted"+at, Fail,
+		out = append(out, check("redis maxmemory-policy", v["maxmemory-policy"] == "noeviction", "nothing is evicted"+at).or(Fail,
 			"maxmemory-policy is "+v["maxmemory-policy"]+at+": under pressure whole products vanish in the middle of a sale", "CONFIG SET maxmemory-policy noeviction, and in redis.conf"))
 	}
 	return out
@@ -86,16 +94,16 @@ func (f facts) checkMySQL() []Check {
 		isolation = v["transaction_isolation"]
 	}
 	return []Check{
-		check("mysql version", recent, v["version"], Fail, v["version"]+": SKIP LOCKED needs MySQL 8.0 or MariaDB 10.6", "upgrade"),
-		check("mysql flush", v["innodb_flush_log_at_trx_commit"] == "1", "every commit is on disk", Fail,
+		check("mysql version", recent, v["version"]).or(Fail, v["version"]+": SKIP LOCKED needs MySQL 8.0 or MariaDB 10.6", "upgrade"),
+		check("mysql flush", v["innodb_flush_log_at_trx_commit"] == "1", "every commit is on disk").or(Fail,
 			"innodb_flush_log_at_trx_commit is "+v["innodb_flush_log_at_trx_commit"]+": a crash loses up to a second of commits, orders among them", "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in my.cnf"),
-		check("mysql sync_binlog", v["sync_binlog"] == "1" || v["log_bin"] != "ON", "the binary log is on disk with every commit, or there is none", Fail,
+		check("mysql sync_binlog", v["sync_binlog"] == "1" || v["log_bin"] != "ON", "the binary log is on disk with every commit, or there is none").or(Fail,
 			"sync_binlog is "+v["sync_binlog"]+" (MariaDB's default is 0): after a crash replicas and restored backups lack commits", "SET GLOBAL sync_binlog = 1, and in my.cnf"),
-		check("mysql doublewrite", !strings.EqualFold(v["innodb_doublewrite"], "OFF") && v["innodb_doublewrite"] != "0", "torn pages are repaired", Warn,
+		check("mysql doublewrite", !strings.EqualFold(v["innodb_doublewrite"], "OFF") && v["innodb_doublewrite"] != "0", "torn pages are repaired").or(Warn,
 			"innodb_doublewrite is off: a power failure may tear a page", "turn it on, unless the file system writes pages whole"),
-		check("mysql isolation", isolation == "READ-COMMITTED", "our sessions are READ COMMITTED", Fail,
+		check("mysql isolation", isolation == "READ-COMMITTED", "our sessions are READ COMMITTED").or(Fail,
 			"our sessions are "+isolation+": gap locks would make deadlocks of concurrent orders", "look for a proxy that changes session variables"),
-		check("mysql writable", v["read_only"] == "OFF" || v["read_only"] == "0" || v["read_only"] == "", "the server takes writes", Fail,
+		check("mysql writable", v["read_only"] == "OFF" || v["read_only"] == "0" || v["read_only"] == "", "the server takes writes").or(Fail,
 			"the server is read-only: this is a replica", "let the setting mysql name the primary"),
 	}
 }
@@ -104,7 +112,7 @@ func (f facts) checkSchema() []Check {
 	if f.schemaErr != nil {
 		return unreadable("schema", f.schemaErr, "seckill migrate")
 	}
-	c := check("schema", f.schema == f.want, fmt.Sprintf("at version %d", f.schema), Fail, fmt.Sprintf("at version %d, this program wants %d", f.schema, f.want), "seckill migrate")
+	c := check("schema", f.schema == f.want, fmt.Sprintf("at version %d", f.schema)).or(Fail, fmt.Sprintf("at version %d, this program wants %d", f.schema, f.want), "seckill migrate")
 	if f.schema > f.want {
 		c.Status, c.Fix = Warn, "a newer program has migrated it: upgrade this one"
 	}
@@ -127,7 +135,7 @@ func (f facts) checkClocks() (out []Check) {
 		for _, b := range all[i+1:] {
 			off, within := (b.offset - a.offset).Abs(), a.within+b.within
 			text := fmt.Sprintf("%s and %s are %s apart, to within %s", a.name, b.name, off.Round(time.Millisecond), within.Round(time.Millisecond))
-			c := check("clock "+a.name+" / "+b.name, off-within <= clockWarn, text, Warn,
+			c := check("clock "+a.name+" / "+b.name, off-within <= clockWarn, text).or(Warn,
 				text+": a sale opens, or a deadline falls, at another moment than people were told", "run NTP (chrony) on all of them")
 			if off-within > clockFail {
 				c.Status = Fail
@@ -153,11 +161,11 @@ func (f facts) checkBrokers() []Check {
 	}
 	auto, unclean := bad("auto.create.topics.enable", "false"), bad("unclean.leader.election.enable", "false")
 	out := []Check{
-		check("kafka brokers", len(f.brokers) >= 3, fmt.Sprintf("%d brokers", len(f.brokers)), Warn,
+		check("kafka brokers", len(f.brokers) >= 3, fmt.Sprintf("%d brokers", len(f.brokers))).or(Warn,
 			fmt.Sprintf("%d broker(s): an acknowledged event is on too few disks to lose one", len(f.brokers)), "run three; topics want replication 3, min.insync.replicas 2"),
-		check("kafka auto-create", len(auto) == 0, "topics are made only on purpose", Fail,
+		check("kafka auto-create", len(auto) == 0, "topics are made only on purpose").or(Fail,
 			"auto.create.topics.enable is true on broker "+strings.Join(auto, ", ")+": a topic that is missing, or misspelt, is made with one partition and one copy", "auto.create.topics.enable=false"),
-		check("kafka unclean election", len(unclean) == 0, "a leader has all that was acknowledged", Fail,
+		check("kafka unclean election", len(unclean) == 0, "a leader has all that was acknowledged").or(Fail,
 			"unclean.leader.election.enable is true on broker "+strings.Join(unclean, ", ")+": acknowledged events may be lost", "unclean.leader.election.enable=false"),
 	}
 	return append(out, f.checkOffsets()...)
@@ -182,7 +190,7 @@ func (f facts) checkOffsets() []Check {
 	if shortest < 0 || longest == 0 {
 		return nil
 	}
-	return []Check{check("kafka offsets retention", shortest >= longest, "the progress of a redrive is remembered as long as the letters", Warn,
+	return []Check{check("kafka offsets retention", shortest >= longest, "the progress of a redrive is remembered as long as the letters").or(Warn,
 		fmt.Sprintf("offsets of idle groups are forgotten after %s, dead letters are kept for %s: letters that were dropped or sent back show up again as waiting", shortest, longest),
 		fmt.Sprintf("offsets.retention.minutes=%d", int(longest.Minutes())))}
 }
@@ -254,7 +262,7 @@ func (f facts) checkSales() (out []Check) {
 	for _, s := range f.sales {
 		name := "activity " + s.activity.ID
 		out = append(out, check(name, s.activity.State == catalog.Online && f.now.Before(s.activity.EndsAt),
-			fmt.Sprintf("online from %s to %s", s.activity.StartsAt.Format(time.RFC3339), s.activity.EndsAt.Format(time.RFC3339)), Warn,
+			fmt.Sprintf("online from %s to %s", s.activity.StartsAt.Format(time.RFC3339), s.activity.EndsAt.Format(time.RFC3339))).or(Warn,
 			fmt.Sprintf("is %s, and ends %s: nobody can buy", s.activity.State, s.activity.EndsAt.Format(time.RFC3339)), "seckill activity publish "+s.activity.ID))
 		var units int64
 		for _, w := range s.wares {
@@ -295,7 +303,7 @@ func (f facts) capacity(name string, units int64) Check {
 	}
 	takes := time.Duration(float64(units) / f.bench.Rate * float64(time.Second))
 	text := fmt.Sprintf("%d units at the %.0f rows a second of %s are in the ledger after %s", units, f.bench.Rate, f.bench.File, takes.Round(100*time.Millisecond))
-	return check(name+" capacity", takes <= settleLimit, text, Warn, text+": buyers wait that long for their order", "more stock-workers and products on more partitions, or faster disks under MySQL; measure again with seckill bench pipeline")
+	return check(name+" capacity", takes <= settleLimit, text).or(Warn, text+": buyers wait that long for their order", "more stock-workers and products on more partitions, or faster disks under MySQL; measure again with seckill bench pipeline")
 }
 
 // knownWords are secrets that anybody tries first.
@@ -347,7 +355,7 @@ func (f facts) checkSecrets() []Check {
 			why = "is the same as " + other
 		}
 		seen[named[name]] = name
-		out = append(out, check("secret "+name, why == "", "long and not a known word", Fail, why, fix))
+		out = append(out, check("secret "+name, why == "", "long and not a known word").or(Fail, why, fix))
 	}
 	if len(out) == 0 {
 		out = append(out, Check{Name: "secrets", Status: Warn, Why: "the gateway's secrets are not in this environment, so nobody has looked at them", Fix: "run doctor with the gateway's settings"})
@@ -375,7 +383,7 @@ func door(name string, closed bool, host, how, fix string) Check {
 	if ip := net.ParseIP(host); host == "localhost" || (ip != nil && ip.IsLoopback()) {
 		status = Warn
 	}
-	return check("door "+name, closed, "authenticated", status, fmt.Sprintf("%s is reached at %s %s", name, host, how), fix)
+	return check("door "+name, closed, "authenticated").or(status, fmt.Sprintf("%s is reached at %s %s", name, host, how), fix)
 }
 
 // dsn takes user:password@tcp(host:port)/schema apart.
