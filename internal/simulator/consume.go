@@ -81,7 +81,7 @@ func (s *Simulator) handle(d *delivery, batch []memory.Record) bool {
 		evs[i] = r.Event
 	}
 	for {
-		next, err := s.handlers[d.part.Topic](s.nobody, slices.Clone(evs))
+		next, err := s.handlers[d.part.Topic](forever(), slices.Clone(evs))
 		s.sayErr("handle", err)
 		if !s.tellNext(d, next) {
 			return false
@@ -129,7 +129,7 @@ func (s *Simulator) tellNext(d *delivery, next []events.Event) bool {
 	if len(next) == 0 {
 		return true
 	}
-	for (logWire{s}).Publish(s.nobody, next...) != nil {
+	for (logWire{s}).Publish(forever(), next...) != nil {
 		if !s.again(d) {
 			return false
 		}

@@ -18,14 +18,10 @@ func (s *Simulator) told(e events.Event) {
 		return
 	}
 	w := &s.world
-	switch e.Type {
-	case events.OrderPaid, events.OrderRefundDue:
-		for i := range w.payments {
-			if w.payments[i].ref == e.PaymentRef {
-				w.payments[i].answered = true
-			}
+	for i := range w.payments {
+		if w.payments[i].ref == e.PaymentRef && (e.Type == events.OrderPaid || e.Type == events.OrderRefundDue) {
+			w.payments[i].answered = true
 		}
-	default:
 	}
 	i := 0
 	for i < len(w.facts) && w.facts[i].reservation != e.ReservationID {

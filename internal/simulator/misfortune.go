@@ -1,7 +1,6 @@
 package simulator
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"time"
@@ -179,7 +178,7 @@ func (s *Simulator) operate() {
 		s.mysql.SetState([2]catalog.ActivityState{catalog.Online, catalog.Paused}[s.n(2)])
 	case 4:
 		s.start(s.procs[gateway], "load "+product, func() {
-			_, err := shelfWire{cacheWire{s}}.Load(s.nobody, s.terms(product))
+			_, err := shelfWire{cacheWire{s}}.Load(forever(), s.terms(product))
 			s.sayErr("load", err)
 		}, nil)
 	}
@@ -212,7 +211,7 @@ func (s *Simulator) restock(product string) {
 		})
 		var terms stock.Terms
 		if firstOf(err, no, s.cross(mysql, "read the product", func() { terms = s.terms(product) })) == nil {
-			s.sayErr("configure", cacheWire{s}.Configure(context.Background(), terms))
+			s.sayErr("configure", cacheWire{s}.Configure(forever(), terms))
 		}
 	}, nil)
 }

@@ -39,8 +39,8 @@ func (s *Simulator) calm() {
 // liveness and of rest.
 func (s *Simulator) rest() {
 	since := s.clock
-	for _, second := range []time.Duration{0, 1, 7, 18, 29} {
-		s.until(since.Add(second*time.Second), false)
+	for _, after := range []time.Duration{0, time.Second, 7 * time.Second, 18 * time.Second, 29 * time.Second} {
+		s.until(since.Add(after), false)
 	}
 	s.checkAccepted()
 	s.until(since.Add(75*time.Second), true)
@@ -71,10 +71,10 @@ func (s *Simulator) until(at time.Time, sweep bool) {
 		}
 	}
 	s.drain()
-	_, err := s.procs[stockA].reaper.Step(s.nobody)
+	_, err := s.procs[stockA].reaper.Step(forever())
 	s.sayErr("reaper", err)
 	if sweep && s.mutant != memory.NoSweeper {
-		_, err := s.procs[settleB].sweeper.Step(s.nobody)
+		_, err := s.procs[settleB].sweeper.Step(forever())
 		s.sayErr("sweeper", err)
 	}
 	s.drain()
@@ -82,19 +82,19 @@ func (s *Simulator) until(at time.Time, sweep bool) {
 }
 
 func (s *Simulator) heal(p *process) {
-	_, err := p.healer.Step(s.nobody)
+	_, err := p.healer.Step(forever())
 	s.sayErr("healer", err)
 }
 
 // drain handles everything that is under way, and what follows from it.
 func (s *Simulator) drain() {
 	settle := s.procs[settleA]
-	_, err := settle.expirer.Step(s.nobody)
+	_, err := settle.expirer.Step(forever())
 	s.sayErr("expirer", err)
 	for range 20 {
 		busy := false
 		if s.mutant != memory.NoRelay && s.mysql.Outbox() > 0 {
-			_, err = settle.relay.Step(s.nobody)
+			_, err = settle.relay.Step(forever())
 			s.sayErr("relay", err)
 		}
 		for _, p := range s.kafka.Partitions() {

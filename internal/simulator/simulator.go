@@ -33,7 +33,6 @@ type Simulator struct {
 	rng    *rand.Rand
 	mutant memory.Mutant
 	trace  func(line string) // nil = nobody listens
-	nobody context.Context   // of every step: nothing in memory ends early
 
 	clock time.Time
 	redis *memory.Redis
@@ -66,7 +65,7 @@ type Simulator struct {
 // New returns a simulator of the protocol, or of a mutant of it.
 func New(mutant memory.Mutant) *Simulator {
 	s := &Simulator{
-		source: rand.NewPCG(0, 0), mutant: mutant, nobody: context.Background(),
+		source: rand.NewPCG(0, 0), mutant: mutant,
 		locks: make(map[string]*task), faults: make(map[string]int64), names: newNames(),
 	}
 	s.rng = rand.New(s.source)
@@ -155,3 +154,6 @@ func (s *Simulator) violate(law string) {
 		s.say("VIOLATION %s", law)
 	}
 }
+
+// forever is the context of every step: nothing in memory ends early.
+func forever() context.Context { return context.Background() }

@@ -77,7 +77,7 @@ func (s *Simulator) serve() {
 	}
 	p.busy[svc.flag] = true
 	s.start(p, svc.name, func() {
-		_, err := svc.step(s.nobody)
+		_, err := svc.step(forever())
 		s.sayErr(svc.name, err)
 	}, func() { p.busy[svc.flag] = false })
 }
@@ -119,7 +119,7 @@ func (s *Simulator) reserve(want stock.Reservation) bool {
 	case got.State != stock.Pending:
 		return true
 	}
-	err = logWire{s}.Publish(s.nobody, events.Event{
+	err = logWire{s}.Publish(forever(), events.Event{
 		Type: events.ReservationCreated, Time: got.At, ReservationID: got.ID, ActivityID: got.ActivityID,
 		ProductID: got.ProductID, UserID: got.UserID, Quantity: got.Quantity,
 	})
@@ -147,7 +147,7 @@ func (s *Simulator) checkout() {
 		}})
 	case n == 6:
 		s.start(s.procs[gateway], "cancel", func() {
-			_, err := orderWire{s}.Cancel(s.nobody, o.ReservationID, "cancelled", announcement)
+			_, err := orderWire{s}.Cancel(forever(), o.ReservationID, "cancelled", announcement)
 			s.sayErr("cancel", err)
 		}, nil)
 	}

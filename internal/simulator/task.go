@@ -10,10 +10,11 @@ import (
 // It runs as a coroutine, so that the scheduler can leave it alone between two
 // effects for as long as it likes, or end it there for good.
 type task struct {
-	what   string
-	of     *process
-	job    func()
-	after  func()    // called when it ends, however
+	what  string
+	of    *process
+	job   func()
+	after func() // called when it ends, however
+
 	until  time.Time // its effects fail from here on; zero = never
 	killed bool
 	done   bool

@@ -170,7 +170,7 @@ func (w orderWire) announce(ctx context.Context, late []order.Message) error {
 		if err != nil {
 			return err
 		}
-		if err := (logWire{w.Simulator}).Publish(ctx, e); err != nil {
+		if err := logWire(w).Publish(ctx, e); err != nil {
 			return err
 		}
 	}

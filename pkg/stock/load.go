@@ -2,6 +2,7 @@ package stock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -36,8 +37,8 @@ type Source interface {
 // an earlier Load may have put it there and not have heard of it.
 //
 // It returns [ErrNotFound] for a product that the ledger does not have, and the
-// errors of [Cache.Preload] and [Heal]; with an error of the healing, loaded is
-// still true. Several at once and repeating are harmless.
+// errors of [Cache.Preload] and [Heal]; with an error of the healing, or of
+// letting the lock go, loaded is still true. Several at once and repeating are harmless.
 func Load(ctx context.Context, c Fillable, l Source, terms Terms) (loaded bool, err error) {
 	err = l.Snapshot(ctx, terms.ProductID, func(units Units, rows iter.Seq2[Reservation, error]) error {
 		terms.Total, terms.Restocks = units.Total, units.Restocks // those that belong to the available ones
@@ -45,11 +46,14 @@ func Load(ctx context.Context, c Fillable, l Source, terms Terms) (loaded bool, 
 		loaded = loaded || done // the ledger may call again, to find the product there
 		return err
 	})
-	if err != nil {
-		return loaded, fmt.Errorf("load: %w", err)
+	if err != nil && !loaded {
+		return false, fmt.Errorf("load: %w", err)
 	}
 	fault.Point(fault.AfterLoad)
-	if _, err := Heal(ctx, c, l, terms.ProductID, healAfterLoad); err != nil {
+	// With an error the product is there, and the lock may have been lost
+	// before: what was decided meanwhile found no product to apply to.
+	_, unhealed := Heal(ctx, c, l, terms.ProductID, healAfterLoad)
+	if err := errors.Join(err, unhealed); err != nil {
 		return loaded, fmt.Errorf("load: %w", err)
 	}
 	return loaded, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"sync"
 	"testing"
@@ -201,5 +202,44 @@ func TestLoadDuringASale(t *testing.T) {
 	}
 	if available == units {
 		t.Error("nothing was sold")
+	}
+}
+
+// unlocked is a ledger whose session ends while a load holds its lock: the load
+// hears of it when all is published.
+type unlocked struct{ decided stock.Reservation }
+
+func (u unlocked) Snapshot(_ context.Context, _ string, use func(stock.Units, iter.Seq2[stock.Reservation, error]) error) error {
+	none := func(func(stock.Reservation, error) bool) {}
+	return errors.Join(use(stock.Units{Total: 1, Available: 1}, none), errors.New("commit: the connection is gone"))
+}
+
+func (u unlocked) Changed(context.Context, string, time.Duration) iter.Seq2[stock.Reservation, error] {
+	return func(yield func(stock.Reservation, error) bool) { yield(u.decided, nil) }
+}
+
+// published is a Redis that takes every load.
+type published struct{ applied []stock.Reservation }
+
+func (p *published) Preload(context.Context, stock.Terms, int64, iter.Seq2[stock.Reservation, error]) (bool, error) {
+	return true, nil
+}
+
+func (p *published) Apply(_ context.Context, rs []stock.Reservation) (stock.Applied, error) {
+	p.applied = append(p.applied, rs...)
+	return stock.Applied{Adopted: len(rs)}, nil
+}
+
+// What was decided while a load had lost its lock is applied, although the load
+// fails; nobody else knows that it must be.
+func TestLoadThatLostItsLockHeals(t *testing.T) {
+	decided := stock.Reservation{ID: "abc", ProductID: "p", UserID: "ann", Quantity: 1, State: stock.Deducted}
+	p := &published{}
+	loaded, err := stock.Load(t.Context(), p, unlocked{decided}, stock.Terms{ProductID: "p"})
+	if !loaded || err == nil {
+		t.Errorf("loaded %v, error %v; want both", loaded, err)
+	}
+	if len(p.applied) != 1 || p.applied[0] != decided {
+		t.Errorf("applied %+v, want what was decided", p.applied)
 	}
 }
