@@ -131,8 +131,8 @@ func gatewayFlags(fs *pflag.FlagSet) {
 	fs.Duration("publish-timeout", 2*time.Second, "how long a buyer waits for Kafka's acknowledgement before the answer is 503")
 	fs.Int("max-in-flight", 4096, "requests served at once; more are answered 503 at once")
 	fs.Int("max-waiting", 8192, "long polls at once, beside max-in-flight")
-	fs.Int("gc-percent", 250, "Go's GOGC: more = less CPU and more memory; 100 is Go's own default")
-	fs.Int("memory-limit-mb", 1024, "Go's GOMEMLIMIT: near it memory is collected more often, whatever gc-percent says; 0 = none")
+	fs.Int("gc-percent", 250, "Go's GOGC: more = less CPU and more memory; 100 is Go's own default; 0 = leave it to GOGC")
+	fs.Int("memory-limit-mb", 1024, "Go's GOMEMLIMIT: near it memory is collected more often, whatever gc-percent says; 0 = leave it to GOMEMLIMIT")
 }
 
 // Load reads the configuration: the flags given, then SECKILL_* variables,
@@ -253,7 +253,7 @@ func (c Config) validate() error {
 	check(c.MySQLConns >= 2 && c.MySQLConns <= 1000, "mysql-conns", "%d: want 2 to 1000", c.MySQLConns)
 	check(slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel), "log-level", "%q: want debug, info, warn or error", c.LogLevel)
 	check(c.TraceShare >= 0 && c.TraceShare <= 1, "trace-share", "%v: want 0 to 1", c.TraceShare)
-	check(c.GCPercent >= 0, "gc-percent", "%d: want 1 or more", c.GCPercent)
+	check(c.GCPercent >= 0, "gc-percent", "%d: want 0 or more", c.GCPercent)
 	check(c.MemoryLimitMB >= 0, "memory-limit-mb", "%d: want 1 or more, or 0 for none", c.MemoryLimitMB)
 	for name, d := range map[string]time.Duration{
 		"drain-limit": c.DrainLimit, "publish-timeout": c.PublishTimeout, "session-timeout": c.SessionTimeout, "reap-after": c.ReapAfter, "reap-every": c.ReapEvery,

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
-	"os"
 	"runtime/debug"
 	"time"
 
@@ -83,12 +83,16 @@ func (p *process) gateway(ctx context.Context) error {
 }
 
 // tuneMemory trades memory for CPU: a gateway lives on short-lived objects, and
-// collecting them took a third of its handlers' time. Go's own variables win.
+// collecting them took a third of its handlers' time. What GOGC and GOMEMLIMIT
+// have set stays, unless GOGC says what Go does anyway.
 func (c Config) tuneMemory() {
-	if os.Getenv("GOGC") == "" && c.GCPercent > 0 {
+	const goDefault = 100
+	if was := debug.SetGCPercent(-1); was == goDefault && c.GCPercent > 0 {
 		debug.SetGCPercent(c.GCPercent)
+	} else {
+		debug.SetGCPercent(was)
 	}
-	if os.Getenv("GOMEMLIMIT") == "" && c.MemoryLimitMB > 0 {
+	if unlimited := debug.SetMemoryLimit(-1) == math.MaxInt64; unlimited && c.MemoryLimitMB > 0 {
 		debug.SetMemoryLimit(int64(c.MemoryLimitMB) << 20)
 	}
 }

@@ -66,10 +66,10 @@ func TestAnswersAreToldApart(t *testing.T) {
 		answer  func(w http.ResponseWriter)
 		counter func(Result) int64
 	}{
-		{"accepted", func(w http.ResponseWriter) { w.WriteHeader(202) }, func(r Result) int64 { return r.Accepted }},
-		{"refused", func(w http.ResponseWriter) { w.WriteHeader(409) }, func(r Result) int64 { return r.Refused }},
-		{"turned away", func(w http.ResponseWriter) { w.WriteHeader(503) }, func(r Result) int64 { return r.Busy }},
-		{"failed", func(w http.ResponseWriter) { w.WriteHeader(500) }, func(r Result) int64 { return r.Failed }},
+		{"accepted", func(w http.ResponseWriter) { w.WriteHeader(http.StatusAccepted) }, func(r Result) int64 { return r.Accepted }},
+		{"refused", func(w http.ResponseWriter) { w.WriteHeader(http.StatusConflict) }, func(r Result) int64 { return r.Refused }},
+		{"turned away", func(w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }, func(r Result) int64 { return r.Busy }},
+		{"failed", func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }, func(r Result) int64 { return r.Failed }},
 		{"a connection that breaks is a failure, and is made again", func(http.ResponseWriter) { panic(http.ErrAbortHandler) }, func(r Result) int64 { return r.Failed }},
 		{"a long body comes in chunks", func(w http.ResponseWriter) { _, _ = io.WriteString(w, strings.Repeat("x", 20_000)) }, func(r Result) int64 { return r.Accepted }},
 		{"a server that closes each connection", func(w http.ResponseWriter) { w.Header().Set("Connection", "close") }, func(r Result) int64 { return r.Accepted }},

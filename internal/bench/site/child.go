@@ -26,14 +26,14 @@ const (
 // load.Result goes out.
 func ServeLoad(ctx context.Context, in io.Reader, out io.Writer) error {
 	var spec load.Spec
-	if err := json.NewDecoder(in).Decode(&spec); err != nil {
+	if err := json.NewDecoder(in).Decode(&spec); err != nil { //nolint:musttag // only this program writes and reads it
 		return fmt.Errorf("read what to send: %w", err)
 	}
 	got, err := load.Run(ctx, spec)
 	if err != nil {
 		return err
 	}
-	return json.NewEncoder(out).Encode(got)
+	return json.NewEncoder(out).Encode(got) //nolint:musttag // only this program writes and reads it
 }
 
 // Reference says which reference server to run.
@@ -48,7 +48,7 @@ type Reference struct {
 // JSON. It says in the log where it listens, and ends when in does.
 func ServeReference(ctx context.Context, text string, in io.Reader, log *slog.Logger) error {
 	var ref Reference
-	if err := json.Unmarshal([]byte(text), &ref); err != nil {
+	if err := json.Unmarshal([]byte(text), &ref); err != nil { //nolint:musttag // only this program writes and reads it
 		return fmt.Errorf("which reference server: %w", err)
 	}
 	handler, err := reference.New(ref.Kind, ref.Size, ref.Redis, ref.Key)

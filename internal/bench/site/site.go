@@ -250,7 +250,7 @@ func (s *Site) Start(ctx context.Context, role string, settings ...string) (*pro
 
 // Reference runs one of the servers of package reference.
 func (s *Site) Reference(ctx context.Context, ref Reference) (*proc.Process, error) {
-	text, err := json.Marshal(ref)
+	text, err := json.Marshal(ref) //nolint:musttag // only this program writes and reads it
 	if err != nil {
 		return nil, err
 	}
@@ -308,7 +308,7 @@ func (s *Site) Await(ctx context.Context, gateway string, sale Sale) error {
 
 // Load sends what spec says from a process of its own.
 func (s *Site) Load(ctx context.Context, spec load.Spec) (load.Result, error) {
-	text, err := json.Marshal(spec)
+	text, err := json.Marshal(spec) //nolint:musttag // only this program writes and reads it
 	if err != nil {
 		return load.Result{}, err
 	}
@@ -321,7 +321,7 @@ func (s *Site) Load(ctx context.Context, spec load.Spec) (load.Result, error) {
 		return load.Result{}, fmt.Errorf("load: %w: %s", err, strings.TrimSpace(problem.String()))
 	}
 	var r load.Result
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil { //nolint:musttag // only this program writes and reads it
 		return r, fmt.Errorf("load: %w", err)
 	}
 	return r, nil
