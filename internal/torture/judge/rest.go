@@ -30,7 +30,7 @@ type State struct {
 	Differs      int // products in which Redis and the ledger differ
 	Paid         int // promises that ended so
 	Released     int
-	Refused      map[string]int // promises that the ledger refused, by excuse: redis_loss or none
+	Refused      map[string]int // promises that the ledger refused, by excuse
 	RefusedUnits int64
 	Orders       int
 	Closed       int
@@ -65,7 +65,7 @@ type row struct {
 
 // Look compares the promises, the ledger, the orders and Redis.
 func (j *Judge) Look(ctx context.Context, c Case) (State, error) {
-	s := State{Refused: map[string]int{"redis_loss": 0, "none": 0}}
+	s := State{Refused: map[string]int{"redis_loss_or_operator": 0, "none": 0}}
 	rows := map[string]row{}
 	err := j.each(ctx, `SELECT LOWER(HEX(r.reservation_id)), r.product_id, r.user_id, r.quantity, r.state, COALESCE(o.state, '') FROM reservations r
 		LEFT JOIN orders o ON o.reservation_id = r.reservation_id`, func(col []string) {
@@ -105,7 +105,7 @@ func (s *State) promise(c Case, p load.Promise, r row) {
 		s.Released++
 		excuse := "none"
 		if c.Excused(p.Product) {
-			excuse = "redis_loss"
+			excuse = "redis_loss_or_operator"
 		} else {
 			s.problem(Verdict{Other: 1}, "%s of %s was accepted and then refused, though Redis had lost nothing of it", p.ID, p.Product)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -149,12 +148,20 @@ func (s *Stage) DeadLetters(ctx context.Context) (map[string]int64, error) {
 		for p := range spec.Partitions {
 			asked = append(asked, kafka.LastOffsetOf(p))
 		}
-		resp, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{name: asked}})
+		err := persist(ctx, func() error { // a broker that has just started does not know all partitions
+			resp, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{name: asked}})
+			if err != nil {
+				return err
+			}
+			out[group] = 0
+			for _, p := range resp.Topics[name] {
+				err = errors.Join(err, p.Error)
+				out[group] += p.LastOffset
+			}
+			return err
+		})
 		if err != nil {
 			return nil, fmt.Errorf("count dead letters: %w", err)
-		}
-		for _, p := range slices.All(resp.Topics[name]) {
-			out[group] += p.LastOffset
 		}
 	}
 	return out, nil
