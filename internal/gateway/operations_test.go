@@ -356,7 +356,7 @@ func TestLists(t *testing.T) {
 			t.Errorf("%s: %d activities, want %d", query, len(got.Activities), want)
 		}
 	}
-	for _, bad := range []string{"page_size=0", "page_size=201", "page_size=x", "page_size=1.5", "page_token=%21", "state=open", "from=today", "from=0001-01-01T00:00:00Z", "state=draft&state=online"} {
+	for _, bad := range []string{"page_size=0", "page_size=201", "page_size=x", "page_size=1.5", "page_token=%21", "page_token=_w", "page_token=AA", "state=open", "from=today", "from=0001-01-01T00:00:00Z", "state=draft&state=online"} {
 		got := r.call(t, "", "GET", "/v1/activities?"+bad, "")
 		if got.status != 400 {
 			t.Errorf("%s: %d, want 400", bad, got.status)

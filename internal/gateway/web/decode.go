@@ -250,7 +250,8 @@ func Page(r *http.Request) (after string, size int, err error) {
 		}
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(values[1])
-	if err != nil || len(raw) > maxPageToken {
+	foreign := func(c rune) bool { return c <= ' ' || c > '~' } // keys are plain, and other bytes are no text to a database
+	if err != nil || len(raw) > maxPageToken || strings.ContainsFunc(string(raw), foreign) {
 		return "", 0, problem.New(problem.InvalidField, "page_token is not one that this gateway gave.")
 	}
 	return string(raw), size, nil

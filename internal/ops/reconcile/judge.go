@@ -76,9 +76,13 @@ func differing(has, wants stock.Terms) string {
 		name        string
 		have, wants any
 	}{
-		{"per_order", has.PerOrder, wants.PerOrder}, {"per_user", has.PerUser, wants.PerUser}, {"on_sale", has.OnSale, wants.OnSale},
-		{"starts_at", has.StartsAt.UnixMilli(), wants.StartsAt.UnixMilli()}, {"ends_at", has.EndsAt.UnixMilli(), wants.EndsAt.UnixMilli()},
-		{"total", has.Total, wants.Total}, {"restocks", has.Restocks, wants.Restocks},
+		{"per_order", has.PerOrder, wants.PerOrder},
+		{"per_user", has.PerUser, wants.PerUser},
+		{"on_sale", has.OnSale, wants.OnSale},
+		{"starts_at", has.StartsAt.UnixMilli(), wants.StartsAt.UnixMilli()},
+		{"ends_at", has.EndsAt.UnixMilli(), wants.EndsAt.UnixMilli()},
+		{"total", has.Total, wants.Total},
+		{"restocks", has.Restocks, wants.Restocks},
 	} {
 		if f.have != f.wants {
 			out = append(out, fmt.Sprintf("%s %v instead of %v", f.name, f.have, f.wants))

@@ -42,12 +42,29 @@ type maker struct {
 // makers lists every kind.
 func (a *Actor) makers() []maker {
 	all := []maker{
-		{12, (*Actor).point}, {10, (*Actor).killProcess}, {8, (*Actor).stopProcess}, {3, (*Actor).drainProcess},
-		{12, (*Actor).link}, {5, (*Actor).door}, {6, (*Actor).toKafka},
-		{4, (*Actor).killRedis}, {8, (*Actor).cutRedis}, {3, (*Actor).stopRedis}, {4, (*Actor).flushAll}, {5, (*Actor).deleteProduct},
-		{2, (*Actor).flushScripts}, {4, (*Actor).failover}, {3, (*Actor).maxMemory},
-		{3, (*Actor).killBroker}, {3, (*Actor).pauseBroker}, {4, (*Actor).killMySQL}, {2, (*Actor).pauseMySQL}, {4, (*Actor).lockRows}, {3, (*Actor).cutSessions},
-		{3, (*Actor).replay}, {2, (*Actor).forgetOffsets},
+		{12, (*Actor).point},
+		{10, (*Actor).killProcess},
+		{8, (*Actor).stopProcess},
+		{3, (*Actor).drainProcess},
+		{12, (*Actor).link},
+		{5, (*Actor).door},
+		{6, (*Actor).toKafka},
+		{4, (*Actor).killRedis},
+		{8, (*Actor).cutRedis},
+		{3, (*Actor).stopRedis},
+		{4, (*Actor).flushAll},
+		{5, (*Actor).deleteProduct},
+		{2, (*Actor).flushScripts},
+		{4, (*Actor).failover},
+		{3, (*Actor).maxMemory},
+		{3, (*Actor).killBroker},
+		{3, (*Actor).pauseBroker},
+		{4, (*Actor).killMySQL},
+		{2, (*Actor).pauseMySQL},
+		{4, (*Actor).lockRows},
+		{3, (*Actor).cutSessions},
+		{3, (*Actor).replay},
+		{2, (*Actor).forgetOffsets},
 	}
 	if _, ok := a.Stage.SmallDisk(); ok {
 		all = append(all, maker{3, (*Actor).fillDisk})

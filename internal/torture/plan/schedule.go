@@ -29,7 +29,6 @@ type Schedule struct {
 	Only  []string                          // only faults whose kind begins with one of these; empty = all
 	Begin func(kind string, loses []string) // told before a fault
 	End   func(Event)                       // told after it
-
 }
 
 // Run does one pattern after the other until ctx ends, and has undone all when

@@ -90,7 +90,7 @@ func (r *Redis) start(ctx context.Context, i int) error {
 	if err := os.MkdirAll(r.dirs[i], 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("redis-server", "--port", fmt.Sprint(r.ports[i]), "--bind", "127.0.0.1", "--dir", r.dirs[i], //nolint:noctx // it outlives ctx
+	cmd := exec.Command("redis-server", "--port", fmt.Sprint(r.ports[i]), "--bind", "127.0.0.1", "--dir", r.dirs[i],
 		"--save", "", "--appendonly", "yes", "--appendfsync", r.fsync, "--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0", "--repl-timeout", "10")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Stdout, cmd.Stderr = r.logs, r.logs
