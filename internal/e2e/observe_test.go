@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -51,6 +52,7 @@ func TestObservability(t *testing.T) {
 	})
 	t.Run("a stalled consumer", func(t *testing.T) { c.stallFires(t, p) })
 	t.Run("logs", func(t *testing.T) { c.logsAreAsDocumented(t, s.buyers.Requests.Load()) })
+	t.Run("runbooks that change something", func(t *testing.T) { c.runbooksChange(t, p, s, activity, products[0]) })
 }
 
 // prometheus is a running one that scrapes a cluster.
@@ -337,48 +339,124 @@ func (c *cluster) stallFires(t *testing.T, p *prometheus) {
 
 // runbooksWork runs the commands of the runbooks that only read.
 func (c *cluster) runbooksWork(t *testing.T, p *prometheus, s *sale, activity, product string) {
-	tool := buildTool(t)
+	env := c.operator(t, p, s, activity, product)
+	done := map[string]error{}
+	for _, b := range runbooks(t) {
+		if b.changes {
+			continue
+		}
+		err, again := done[b.script]
+		if !again {
+			err = run(t.Context(), env, b.script)
+			done[b.script] = err
+		}
+		if err != nil {
+			t.Errorf("%s: %v\n%s", b.page, err, b.script)
+		}
+	}
+	t.Logf("%d different blocks that read", len(done))
+}
+
+// runbooksChange runs the others, one after the other as they stand on their
+// pages, while the sale goes on.
+func (c *cluster) runbooksChange(t *testing.T, p *prometheus, s *sale, activity, product string) {
+	env, ran := c.operator(t, p, s, activity, product), 0
+	for _, b := range runbooks(t) {
+		if !b.changes {
+			continue
+		}
+		ran++
+		if err := run(t.Context(), env, b.script); err != nil {
+			t.Errorf("%s: %v\n%s", b.page, err, b.script)
+		}
+	}
+	if ran == 0 {
+		t.Error("no runbook changes anything")
+	}
+	sold, _ := s.buyers.Units()
+	eventually(t, time.Minute, func() error {
+		if now, _ := s.buyers.Units(); now <= sold {
+			return fmt.Errorf("%d reservations were accepted before, and none since", sold)
+		}
+		return nil
+	})
+	t.Logf("%d blocks that change something", ran)
+}
+
+// operator is the environment in which the runbooks' commands find everything.
+func (c *cluster) operator(t *testing.T, p *prometheus, s *sale, activity, product string) []string {
+	t.Helper()
 	accepted := s.buyers.Tally().Accepted
 	if len(accepted) == 0 {
 		t.Fatal("nobody has bought anything")
 	}
 	_, rest, _ := strings.Cut(c.cfg.MySQL, "tcp(")
 	mysql, _, _ := strings.Cut(rest, ")")
-	env := append(slices.Clone(c.env),
+	dir := t.TempDir()
+	units := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { c.unit(t, w, r) }))
+	t.Cleanup(units.Close)
+	script := "#!/bin/sh\nexec curl -fsS -X POST \"" + units.URL + "/$1/$2\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return append(slices.Clone(c.env),
 		"SECKILL_SERVER="+c.gateways()[0], "SECKILL_KEY="+c.adminKey, "PROMETHEUS="+p.base, "ADMIN=http://"+c.procs["stock-worker-1"].Ops,
 		"REDIS="+c.cfg.Redis, "MYSQL="+mysql, "ACTIVITY="+activity, "PRODUCT="+product, "RESERVATION="+accepted[0].ReservationID,
-		"TMPDIR="+t.TempDir(), "PATH="+filepath.Dir(tool)+":"+os.Getenv("PATH"))
+		"TMPDIR="+dir, "PATH="+dir+":"+filepath.Dir(buildTool(t))+":"+os.Getenv("PATH"))
+}
+
+// unit is systemctl: it stops and starts every copy of one of our processes,
+// and the second gateway where the first is the operator's own door.
+func (c *cluster) unit(t *testing.T, w http.ResponseWriter, r *http.Request) {
+	verb, unit, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
+	role, ours := strings.CutPrefix(unit, "seckill@")
+	copies := []string{role + "-1", role + "-2"}
+	if role == "gateway" {
+		copies = copies[1:]
+	}
+	if !ours || c.procs[copies[0]] == nil || !slices.Contains([]string{"stop", "start", "restart"}, verb) {
+		http.Error(w, "no such unit or verb", http.StatusNotFound)
+		return
+	}
+	for _, name := range copies {
+		if verb != "start" {
+			if err := c.procs[name].Stop(30 * time.Second); err != nil {
+				t.Errorf("%s %s: %v", verb, name, err)
+			}
+		}
+	}
+	for _, name := range copies {
+		select {
+		case <-c.procs[name].Exited():
+			c.start(t, name)
+		default: // it runs
+		}
+	}
+}
+
+// runbooks are the blocks of all pages, in their order.
+func runbooks(t *testing.T) (out []block) {
+	t.Helper()
 	pages, err := filepath.Glob("../../docs/operating/runbooks/*.md")
 	if err != nil || len(pages) == 0 {
 		t.Fatalf("%d runbooks, %v", len(pages), err)
 	}
-	done, ran, shown := map[string]error{}, 0, 0
 	for _, page := range pages {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, block := range blocks(string(text)) {
-			if block.changes {
-				shown++
-				continue
-			}
-			err, again := done[block.script]
-			if !again {
-				ran++
-				err = run(t.Context(), env, block.script)
-				done[block.script] = err
-			}
-			if err != nil {
-				t.Errorf("%s: %v\n%s", filepath.Base(page), err, block.script)
-			}
+		for _, b := range blocks(string(text)) {
+			b.page = filepath.Base(page)
+			out = append(out, b)
 		}
 	}
-	t.Logf("%d different blocks of %d runbooks run, %d that change something only shown", ran, len(pages), shown)
+	return out
 }
 
 // block is what stands between two fences of a page.
 type block struct {
+	page    string
 	script  string
 	changes bool
 }
@@ -387,7 +465,7 @@ func blocks(page string) (out []block) {
 	for i, part := range strings.Split(page, "```") {
 		kind, script, _ := strings.Cut(part, "\n")
 		if i%2 == 1 && strings.HasPrefix(kind, "sh") {
-			out = append(out, block{script, kind == "sh changes"})
+			out = append(out, block{script: script, changes: kind == "sh changes"})
 		}
 	}
 	return out
