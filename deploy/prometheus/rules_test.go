@@ -58,6 +58,9 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 		if r.Alert == "" {
 			continue
 		}
+		if slices.Contains(pages, r.Alert+".md") {
+			t.Errorf("%s is defined twice: each would fire", r.Alert)
+		}
 		pages = append(pages, r.Alert+".md")
 		if !slices.Contains([]string{"critical", "warning"}, r.Labels["severity"]) {
 			t.Errorf("%s: severity %q: want critical or warning", r.Alert, r.Labels["severity"])

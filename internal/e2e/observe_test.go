@@ -114,7 +114,11 @@ func (p *prometheus) targets(t *testing.T, c *cluster) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(p.dir+"/"+job+".json", text, 0o600); err != nil {
+		// Renamed into its place, or Prometheus may read half of it.
+		if err := os.WriteFile(p.dir+"/next", text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(p.dir+"/next", p.dir+"/"+job+".json"); err != nil {
 			t.Fatal(err)
 		}
 	}
