@@ -429,6 +429,9 @@ func (c *cluster) unit(t *testing.T, w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+	if verb == "stop" {
+		return
+	}
 	for _, name := range copies {
 		select {
 		case <-c.procs[name].Exited():
