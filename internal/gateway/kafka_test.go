@@ -16,16 +16,7 @@ import (
 // TestThroughKafka reserves with the real publisher: what was answered with
 // 202 is on the topic, under the product's key, with its trace.
 func TestThroughKafka(t *testing.T) {
-	kafka := events.ClientConfig{Brokers: testservers.Kafka(t), Prefix: testservers.Prefix(t)}
-	if err := events.Apply(t.Context(), kafka, events.Overrides{Partitions: 2}); err != nil {
-		t.Fatal(err)
-	}
-	publisher := events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = publisher.Close(ctx)
-	})
+	kafka, publisher := realKafka(t)
 	r := newRig(t, func(c *gateway.Config) {
 		c.Publisher = publisher
 		c.PublishTimeout = 20 * time.Second // a busy machine is no outage
@@ -63,4 +54,20 @@ func TestThroughKafka(t *testing.T) {
 	if len(accepted) != 0 {
 		t.Errorf("answered with 202 and not on the topic: %v", accepted)
 	}
+}
+
+// realKafka makes topics of the test's own, and a publisher to them.
+func realKafka(t *testing.T) (events.ClientConfig, *events.Publisher) {
+	t.Helper()
+	kafka := events.ClientConfig{Brokers: testservers.Kafka(t), Prefix: testservers.Prefix(t)}
+	if err := events.Apply(t.Context(), kafka, events.Overrides{Partitions: 2}); err != nil {
+		t.Fatal(err)
+	}
+	publisher := events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now})
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = publisher.Close(ctx)
+	})
+	return kafka, publisher
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/leadingpeers/seckill/api"
 	"github.com/leadingpeers/seckill/internal/gateway"
 	"github.com/leadingpeers/seckill/internal/keys"
-	"github.com/leadingpeers/seckill/internal/testservers"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -277,16 +276,7 @@ func TestWatch(t *testing.T) {
 // TestTimeline tells all of a reservation that was cancelled, with the events
 // from real topics.
 func TestTimeline(t *testing.T) {
-	kafka := events.ClientConfig{Brokers: testservers.Kafka(t), Prefix: testservers.Prefix(t)}
-	if err := events.Apply(t.Context(), kafka, events.Overrides{Partitions: 2}); err != nil {
-		t.Fatal(err)
-	}
-	publisher := events.NewPublisher(events.PublisherConfig{ClientConfig: kafka, Now: time.Now})
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		_ = publisher.Close(ctx)
-	})
+	kafka, publisher := realKafka(t)
 	r := newRig(t, func(c *gateway.Config) {
 		c.Publisher, c.PublishTimeout = publisher, 20*time.Second
 		c.Search = func(ctx context.Context, q events.Query) ([]events.Record, bool, error) {
