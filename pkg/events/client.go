@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -136,6 +137,18 @@ func partitions(ctx context.Context, client *kafka.Client, topic string) ([]kafk
 		return nil, fmt.Errorf("look up topic %s: %w", topic, err)
 	}
 	return meta.Topics[0].Partitions, nil
+}
+
+// partitionIDs lists the partitions of a topic in their order, with the error
+// of partitions.
+func partitionIDs(ctx context.Context, client *kafka.Client, topic string) ([]int, error) {
+	found, err := partitions(ctx, client, topic)
+	ids := make([]int, len(found))
+	for i, p := range found {
+		ids[i] = p.ID
+	}
+	slices.Sort(ids)
+	return ids, err
 }
 
 // bounds are the ends of a partition's log: the first record still there and

@@ -27,13 +27,9 @@ func Lag(ctx context.Context, cfg ClientConfig, group string, topic Topic) ([]Pa
 	name, id := cfg.TopicName(topic), cfg.GroupName(group)
 	var out []PartitionLag
 	err := cfg.withClient(func(client *kafka.Client) error {
-		found, err := partitions(ctx, client, name)
+		ids, err := partitionIDs(ctx, client, name)
 		if err != nil {
 			return err
-		}
-		ids := make([]int, len(found))
-		for i, p := range found {
-			ids[i] = p.ID
 		}
 		logs, err := logBounds(ctx, client, name, ids...)
 		if err != nil {

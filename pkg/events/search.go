@@ -88,25 +88,19 @@ func Search(ctx context.Context, cfg ClientConfig, q Query) (found []Record, com
 	return found, complete, nil
 }
 
-// span is a part of a partition: the records from one offset up to another.
+// span is a part of one topic's log.
 type span struct {
-	topic     Topic
-	partition int
-	from, to  int64
+	topic Topic
+	Span
 }
 
 // spans are the parts of a topic that may hold what q looks for.
 func (q Query) spans(ctx context.Context, client *kafka.Client, cfg ClientConfig, t Topic) ([]span, error) {
 	name := cfg.TopicName(t)
-	found, err := partitions(ctx, client, name)
+	ids, err := partitionIDs(ctx, client, name)
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]int, len(found))
-	for i, p := range found {
-		ids[i] = p.ID
-	}
-	slices.Sort(ids)
 	if key := q.key(t); key != "" {
 		ids = []int{kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(key)}, ids...)}
 	}
@@ -116,12 +110,14 @@ func (q Query) spans(ctx context.Context, client *kafka.Client, cfg ClientConfig
 	}
 	var out []span
 	for _, id := range ids {
-		from, err := q.begin(ctx, client, span{topic: t, partition: id, from: logs[id].start, to: logs[id].end}, name)
-		if err != nil {
-			return nil, err
+		one := span{t, Span{Partition: id, From: logs[id].start, To: logs[id].end}}
+		if !q.Since.IsZero() && one.From < one.To {
+			if one.From, err = offsetAt(ctx, client, name, one.Span, q.Since); err != nil {
+				return nil, err
+			}
 		}
-		if from < logs[id].end {
-			out = append(out, span{topic: t, partition: id, from: from, to: logs[id].end})
+		if one.From < one.To {
+			out = append(out, one)
 		}
 	}
 	return out, nil
@@ -135,42 +131,19 @@ func (q Query) key(t Topic) string {
 	return q.ReservationID
 }
 
-// begin is the first offset of a partition whose record was written at q.Since
-// or later; its end when there is none.
-func (q Query) begin(ctx context.Context, client *kafka.Client, all span, topic string) (int64, error) {
-	if q.Since.IsZero() || all.from == all.to {
-		return all.from, nil
-	}
-	resp, err := client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{
-		topic: {kafka.TimeOffsetOf(all.partition, q.Since)},
-	}})
-	if err == nil {
-		err = resp.Topics[topic][0].Error
-	}
-	if err != nil {
-		return 0, fmt.Errorf("find the time %s in %s/%d: %w", q.Since.Format(time.RFC3339), topic, all.partition, err)
-	}
-	for offset := range resp.Topics[topic][0].Offsets {
-		if offset >= 0 { // -1 stands for no such record
-			return max(offset, all.from), nil
-		}
-	}
-	return all.to, nil
-}
-
 // read returns the records of the span that q looks for, and whether it was
 // read to its end.
 func (s span) read(ctx context.Context, cfg ClientConfig, q Query) (found []Record, all bool, err error) {
 	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: cfg.Brokers, Dialer: cfg.Dialer(), Topic: cfg.TopicName(s.topic), Partition: s.partition,
+		Brokers: cfg.Brokers, Dialer: cfg.Dialer(), Topic: cfg.TopicName(s.topic), Partition: s.Partition,
 		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 100 * time.Millisecond, ReadLagInterval: -1, MaxAttempts: 3,
 		OffsetOutOfRangeError: true, // retention has overtaken the search: better an error than to wait for ever
 	})
 	defer func() { _ = r.Close() }()
-	if err := r.SetOffset(s.from); err != nil {
+	if err := r.SetOffset(s.From); err != nil {
 		return nil, false, err
 	}
-	for n, next := 0, s.from; next < s.to; n++ {
+	for n, next := 0, s.From; next < s.To; n++ {
 		if n == q.MaxRecords {
 			return found, false, nil
 		}
@@ -179,14 +152,14 @@ func (s span) read(ctx context.Context, cfg ClientConfig, q Query) (found []Reco
 			return found, false, nil
 		}
 		if err != nil {
-			return nil, false, fmt.Errorf("read %s/%d at %d: %w", s.topic, s.partition, next, err)
+			return nil, false, fmt.Errorf("read %s/%d at %d: %w", s.topic, s.Partition, next, err)
 		}
 		next = m.Offset + 1
-		if m.Offset >= s.to {
+		if m.Offset >= s.To {
 			break
 		}
 		if e, err := fromMessage(m, s.topic); err == nil && e.ReservationID == q.ReservationID {
-			found = append(found, Record{Event: e, TopicName: cfg.TopicName(s.topic), Partition: s.partition, Offset: m.Offset, WrittenAt: m.Time.UTC()})
+			found = append(found, Record{Event: e, TopicName: cfg.TopicName(s.topic), Partition: s.Partition, Offset: m.Offset, WrittenAt: m.Time.UTC()})
 		}
 	}
 	return found, true, nil

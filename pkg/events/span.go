@@ -26,13 +26,9 @@ func Spans(ctx context.Context, cfg ClientConfig, topic Topic, since time.Time) 
 	name := cfg.TopicName(topic)
 	var out []Span
 	err := cfg.withClient(func(client *kafka.Client) error {
-		found, err := partitions(ctx, client, name)
+		ids, err := partitionIDs(ctx, client, name)
 		if err != nil {
 			return err
-		}
-		ids := make([]int, len(found))
-		for i, p := range found {
-			ids[i] = p.ID
 		}
 		logs, err := logBounds(ctx, client, name, ids...)
 		if err != nil {
