@@ -126,7 +126,7 @@ func (r *Reader) groups(ctx context.Context, only string) ([]string, error) {
 		}
 	}
 	if only != "" {
-		for _, name := range []string{only, cfg.GroupName(only)} {
+		for _, name := range []string{cfg.GroupName(only), only} { // ours first: another installation may have a group of the short name
 			if slices.Contains(there, name) || slices.Contains(ours, name) {
 				return []string{name}, nil
 			}

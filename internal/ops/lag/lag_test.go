@@ -327,6 +327,16 @@ func TestLagOutOfTheOrdinary(t *testing.T) {
 			t.Errorf("read %v, want an error that says so", err)
 		}
 	})
+	t.Run("ours, though somebody else has a group of the short name", func(t *testing.T) {
+		short := "short-" + k.Config().Prefix
+		commit(short, map[int]int64{0: 1})
+		if err := k.Commit(t.Context(), short, kafkalog.Offsets{topic: {0: 2}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, k, short)[0].Committed; got != 1 {
+			t.Errorf("committed %d, want the 1 of our group", got)
+		}
+	})
 	t.Run("a group whose offsets were deleted", func(t *testing.T) {
 		commit("checkout", map[int]int64{0: -1})
 		rows := read(t, k, "checkout")
