@@ -348,7 +348,9 @@ func (f *shopfront) checkMoney() {
 
 // checkDeadLetters wants exactly the payments that nobody can book among the
 // dead letters: those for reservations that are not there, and wrong amounts
-// that did not go back.
+// that did not go back. A wrong amount that went back may be there too: the
+// webhook was tried again when the checkout was killed, so Kafka has it twice,
+// and the right amount was booked between the two.
 func (f *shopfront) checkDeadLetters() {
 	f.t.Helper()
 	want := map[string]bool{}
@@ -364,7 +366,9 @@ func (f *shopfront) checkDeadLetters() {
 			if err := json.Unmarshal(m.Value, &p); err != nil {
 				return err
 			}
-			got[p.Ref] = true
+			if !f.odd[p.Ref] {
+				got[p.Ref] = true
+			}
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			return fmt.Errorf("dead letters (-expected +found):\n%s", diff)
