@@ -66,6 +66,7 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.Fsync, "appendfsync", "everysec", "of Redis: everysec or always")
 	f.IntVar(&cfg.Rate, "rate", 250, "requests a second, about")
 	f.IntVar(&cfg.Callers, "callers", 48, "buyers at once")
+	f.BoolVar(&cfg.Operate, "operators", true, "operators restock, stop, flush and preload while the sale goes on; without them no more units may be refused after a 202 than Redis has lost")
 	f.DurationVar(&cfg.Limit, "limit", 30*time.Second, "from the last fault until everything accepted must be in the ledger; longer where the machine is shared")
 	f.DurationVar(&cfg.Rest, "rest", 2*time.Minute, "from the last fault until every promise must have its end and the books must balance")
 	f.StringSliceVar(&cfg.Only, "only", nil, "only faults whose `kinds` begin with one of these, by comma, such as redis,kill:gateway")

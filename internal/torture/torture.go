@@ -35,6 +35,7 @@ type Config struct {
 	Fsync    string
 	Rate     int           // requests a second
 	Callers  int           // at once
+	Operate  bool          // operators change the sale while it goes on
 	Limit    time.Duration // from the last fault until everything accepted is in the ledger
 	Rest     time.Duration // from the last fault until there is nothing left to wait for
 	Only     []string      // faults whose kind begins with one of these; empty = all
@@ -195,7 +196,9 @@ func (r *run) play(ctx context.Context) error {
 	watchers.Go(func() { r.judge.Watch(whole) })
 	watchers.Go(func() { r.watch(whole) })
 	sellers.Go(func() { r.buyers.Run(selling) })
-	sellers.Go(func() { r.operators.Run(selling) })
+	if r.cfg.Operate {
+		sellers.Go(func() { r.operators.Run(selling) })
+	}
 	probing, stopProbing := context.WithCancel(whole)
 	defer stopProbing()
 	watchers.Go(func() { r.prober.Run(probing) })

@@ -74,8 +74,13 @@ func (b *Buyers) step(ctx context.Context, rng *rand.Rand, zipf *rand.Zipf) {
 	switch n := rng.IntN(1000); {
 	case n < 10:
 		b.hostile(ctx, rng)
-	case n < 110:
+	case n < 80:
 		if w, ok := pick(rng, b, &b.recent); ok {
+			b.buy(ctx, rng, w)
+		}
+	case n < 110: // has forgotten the key, or wants more: mostly somebody who asked just now
+		if w, ok := latest(rng, b, &b.recent); ok {
+			w.key, w.id = newKey(rng), ""
 			b.buy(ctx, rng, w)
 		}
 	case n < 120:
@@ -89,10 +94,12 @@ func (b *Buyers) step(ctx context.Context, rng *rand.Rand, zipf *rand.Zipf) {
 	default:
 		b.buy(ctx, rng, wish{
 			product: b.Sale.Products[zipf.Uint64()], user: fmt.Sprint("user-", rng.IntN(b.Users)),
-			key: fmt.Sprintf("key-%016x", rng.Uint64()), quantity: 1 + rng.Int64N(3),
+			key: newKey(rng), quantity: 1 + rng.Int64N(3),
 		})
 	}
 }
+
+func newKey(rng *rand.Rand) string { return fmt.Sprintf("key-%016x", rng.Uint64()) }
 
 func pick(rng *rand.Rand, b *Buyers, from *[]wish) (wish, bool) {
 	b.mu.Lock()
@@ -101,6 +108,16 @@ func pick(rng *rand.Rand, b *Buyers, from *[]wish) (wish, bool) {
 		return wish{}, false
 	}
 	return (*from)[rng.IntN(len(*from))], true
+}
+
+// latest picks among the last few.
+func latest(rng *rand.Rand, b *Buyers, from *[]wish) (wish, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(*from) == 0 {
+		return wish{}, false
+	}
+	return (*from)[len(*from)-1-rng.IntN(min(len(*from), 500))], true
 }
 
 // keep appends to a list of lately things, which stays short.

@@ -78,6 +78,10 @@ func (c *Checkout) Handle(ctx context.Context, batch []events.Event) (next []eve
 				ProductID: e.ProductID, UserID: e.UserID, Quantity: 999, Reason: "forged",
 			}
 			c.inAWhile(ctx, time.Second, func(ctx context.Context) { c.publish(ctx, forged) })
+		case fate < 94:
+			c.Did.Add("paid, then cancelled")
+			next = append(next, pay)
+			c.inAWhile(ctx, 2*time.Second, func(ctx context.Context) { c.cancel(ctx, e) })
 		default:
 			c.Did.Add("abandoned")
 		}

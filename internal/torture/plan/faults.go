@@ -51,6 +51,7 @@ func (a *Actor) makers() []maker {
 		{6, (*Actor).toKafka},
 		{4, (*Actor).killRedis},
 		{8, (*Actor).cutRedis},
+		{8, (*Actor).rewindRedis},
 		{3, (*Actor).stopRedis},
 		{4, (*Actor).flushAll},
 		{5, (*Actor).deleteProduct},
@@ -184,9 +185,36 @@ func (a *Actor) killRedis(rng *rand.Rand) Fault {
 func (a *Actor) cutRedis(rng *rand.Rand) Fault {
 	lose := between(rng, 100*time.Millisecond, 2*time.Second)
 	return Fault{
-		Kind: "redis:kill+aof-cut", Target: "redis", For: between(rng, 0, 2*time.Second), Loses: []string{"*"},
+		Kind: "redis:power-cut", Target: "redis", For: between(rng, 0, 2*time.Second), Loses: []string{"*"},
 		Begin: func(context.Context) error { _, err := a.Stage.Redis.Kill(lose); return err },
 		End:   a.Stage.Redis.Start,
+	}
+}
+
+// rewindRedis lets Redis forget what it has sold while nobody wrote it into the
+// ledger, and sell it again: whoever decides then must count for himself.
+func (a *Actor) rewindRedis(rng *rand.Rand) Fault {
+	workers := a.Stage.Named("stock-worker")
+	signal := func(sig syscall.Signal) (err error) {
+		for _, p := range workers {
+			err = errors.Join(err, p.Signal(sig))
+		}
+		return err
+	}
+	before := between(rng, 1500*time.Millisecond, 3*time.Second)
+	return Fault{
+		Kind: "redis:rewind+workers-stopped", Target: "redis", For: between(rng, 1500*time.Millisecond, 3*time.Second), Loses: []string{"*"},
+		Begin: func(ctx context.Context) error {
+			if err := signal(syscall.SIGSTOP); err != nil {
+				return err
+			}
+			pause(ctx, before)
+			if _, err := a.Stage.Redis.Kill(before + time.Second); err != nil {
+				return err
+			}
+			return a.Stage.Redis.Start(ctx)
+		},
+		End: func(context.Context) error { return signal(syscall.SIGCONT) },
 	}
 }
 

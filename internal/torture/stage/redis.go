@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -27,10 +29,11 @@ type Redis struct {
 
 	mu     sync.Mutex
 	cmds   [2]*exec.Cmd
+	ended  [2]chan struct{} // closed when the command is over
 	master int
-	sizes  []size // of the master's AOF, lately
-	held   int64  // units that were not surplus when it was killed
-	lost   int64  // units that Redis had promised and has lost, in all
+	sizes  []size           // of the master's AOF, lately
+	held   map[string]int64 // units by reservation, of those that held some when it was killed
+	lost   int64            // units that Redis had promised and has lost, in all
 }
 
 // Lost is how many units, over all products, Redis had given away and did not
@@ -41,35 +44,46 @@ func (r *Redis) Lost() int64 {
 	return r.lost
 }
 
-// taken sums what the surpluses lack of the totals. The master takes no writes
-// for a moment when pause is set, so that nothing comes in between.
-func (r *Redis) taken(ctx context.Context, pause bool) int64 {
+// holdings are the units of every reservation that holds some, by its ID. The
+// master takes no writes for a moment when pause is set, so that nothing comes
+// in between.
+func (r *Redis) holdings(ctx context.Context, pause bool) map[string]int64 {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	client := r.Master()
 	if pause {
 		_ = client.Do(ctx, "CLIENT", "PAUSE", 2000, "WRITE").Err()
 	}
-	var sum int64
-	keys := client.Scan(ctx, 0, Prefix+":{*}", 1000).Iterator()
+	held := map[string]int64{}
+	keys := client.ScanType(ctx, 0, Prefix+":{*}", 1000, "hash").Iterator()
 	for keys.Next(ctx) {
-		n, err := client.HMGet(ctx, keys.Val(), "total", "surplus").Result()
-		if err != nil || n[0] == nil || n[1] == nil {
-			continue
+		fields, _ := client.HGetAll(ctx, keys.Val()).Result()
+		for name, value := range fields {
+			if !strings.HasPrefix(name, "u:") {
+				continue
+			}
+			_, records, _ := strings.Cut(value, ";") // units;id,quantity,letter,ms;…
+			for record := range strings.SplitSeq(records, ";") {
+				if part := strings.Split(record, ","); len(part) == 4 && part[2] != "R" {
+					held[part[0]], _ = strconv.ParseInt(part[1], 10, 64)
+				}
+			}
 		}
-		var total, surplus int64
-		_, _ = fmt.Sscan(fmt.Sprint(n[0], " ", n[1]), &total, &surplus)
-		sum += total - surplus
 	}
-	return sum
+	return held
 }
 
-// noteLoss compares with what was taken when the master was killed.
+// noteLoss compares with what was held when the master was killed.
 func (r *Redis) noteLoss(ctx context.Context) {
-	now := r.taken(ctx, false)
+	now := r.holdings(ctx, false)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lost += max(0, r.held-now)
+	for id, units := range r.held {
+		if _, ok := now[id]; !ok {
+			r.lost += units
+		}
+	}
+	r.held = nil
 }
 
 // size is how long the AOF was at a moment.
@@ -86,7 +100,24 @@ func (r *Redis) Master() *redis.Client {
 	return r.clients[r.master]
 }
 
+// start starts a server and waits until it answers. One that cannot read its own
+// AOF, because the disk was full while it wrote, begins empty: what an operator
+// does at last.
 func (r *Redis) start(ctx context.Context, i int) error {
+	err := r.launch(ctx, i)
+	if !errors.Is(err, errUnreadable) {
+		return err
+	}
+	r.kill(i)
+	if err := os.RemoveAll(filepath.Join(r.dirs[i], "appendonlydir")); err != nil {
+		return err
+	}
+	return r.launch(ctx, i)
+}
+
+var errUnreadable = errors.New("redis-server ended while it started: see cache.log")
+
+func (r *Redis) launch(ctx context.Context, i int) error {
 	if err := os.MkdirAll(r.dirs[i], 0o755); err != nil {
 		return err
 	}
@@ -97,8 +128,10 @@ func (r *Redis) start(ctx context.Context, i int) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start redis-server: %w", err)
 	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
 	r.mu.Lock()
-	r.cmds[i] = cmd
+	r.cmds[i], r.ended[i] = cmd, ended
 	r.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -107,34 +140,39 @@ func (r *Redis) start(ctx context.Context, i int) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		time.Sleep(20 * time.Millisecond)
+		select {
+		case <-ended:
+			return errUnreadable
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 
 // kill ends a server and waits until it is gone.
 func (r *Redis) kill(i int) {
 	r.mu.Lock()
-	cmd := r.cmds[i]
+	cmd, ended := r.cmds[i], r.ended[i]
 	r.cmds[i] = nil
 	r.mu.Unlock()
 	if cmd != nil {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 	}
 }
 
 // Kill ends the master as a crash does. With lose above 0 the end of its AOF is
-// cut off as far as it was written in that time: what a power cut takes. Start
+// cut off as far as it was written in that time: what a power cut takes, unless
+// every write was on disk before it was answered (appendfsync always). Start
 // starts it again. It returns how many bytes were lost.
 func (r *Redis) Kill(lose time.Duration) (lost int64, err error) {
-	held := r.taken(context.Background(), true)
+	at := time.Now().Add(-lose)
+	held := r.holdings(context.Background(), true)
 	r.mu.Lock()
 	i := r.master
 	r.held = held
 	r.mu.Unlock()
-	at := time.Now().Add(-lose)
 	r.kill(i)
-	if lose <= 0 {
+	if lose <= 0 || r.fsync == "always" {
 		return 0, nil
 	}
 	file, now, err := aof(r.dirs[i])
@@ -181,7 +219,7 @@ func (r *Redis) Failover(ctx context.Context) error {
 	old := r.master
 	next := 1 - old
 	r.mu.Unlock()
-	held := r.taken(ctx, true)
+	held := r.holdings(ctx, true)
 	r.kill(old)
 	if err := r.clients[next].ReplicaOf(ctx, "NO", "ONE").Err(); err != nil {
 		return fmt.Errorf("promote the replica: %w", err)
@@ -242,8 +280,8 @@ func (r *Redis) watch(ctx context.Context) {
 			r.mu.Lock()
 			if file, n, err := aof(r.dirs[r.master]); err == nil {
 				r.sizes = append(r.sizes, size{now, file, n})
-				if len(r.sizes) > 200 {
-					r.sizes = r.sizes[100:]
+				if len(r.sizes) > 1000 { // 20 s
+					r.sizes = r.sizes[500:]
 				}
 			}
 			r.mu.Unlock()

@@ -150,7 +150,7 @@ func (s *Stage) Gateways() []string {
 }
 
 func (s *Stage) startRedis(ctx context.Context) error {
-	logs, err := os.Create(filepath.Join(s.cfg.Dir, "redis.log"))
+	logs, err := os.Create(filepath.Join(s.cfg.Dir, "cache.log"))
 	if err != nil {
 		return err
 	}
