@@ -1,6 +1,6 @@
 # `make` lists the targets: the comments after ## are its help.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev formal formal-small simulate torture test test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
+.PHONY: help demo dev formal formal-small simulate torture test test-cluster test-fast test-rules fuzz lint lint-api vet build generate up down bench-smoke
 
 SERVERS := deploy/local/servers
 # Pinned in a module of their own, so that no user of our packages gets them.
@@ -34,6 +34,15 @@ test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race d
 	eval "$$($(SERVERS) env)"; status=0; \
 		$(GOTEST) -race $(UNITS) || status=1; \
 		$(GOTEST) -timeout 25m ./internal/e2e/... || status=1; \
+		exit $$status
+
+CLUSTER = SECKILL_SERVERS_DATA=$${TMPDIR:-/tmp}/seckill-test-cluster SECKILL_SERVERS_REDIS_PORT=17379 SECKILL_SERVERS_MYSQL_PORT=14306 SECKILL_SERVERS_KAFKA_PORT=20092 $(SERVERS)
+
+test-cluster: ## run the end-to-end tests on three Redis masters with replicas and three brokers, a set of their own
+	$(CLUSTER) up --redis-cluster --brokers 3
+	eval "$$($(CLUSTER) env)"; status=0; \
+		$(GOTEST) -timeout 40m ./internal/e2e/... || status=1; \
+		$(CLUSTER) wipe; \
 		exit $$status
 
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped

@@ -26,7 +26,7 @@ import (
 
 // The environment variables that choose the servers.
 const (
-	redisVariable   = "SECKILL_TEST_REDIS"   // host:port
+	redisVariable   = "SECKILL_TEST_REDIS"   // host:port, or nodes of a cluster with commas between
 	kafkaVariable   = "SECKILL_TEST_KAFKA"   // host:port, more after commas
 	mysqlVariable   = "SECKILL_TEST_MYSQL"   // a DSN without a schema: root@tcp(host:port)/
 	serversVariable = "SECKILL_TEST_SERVERS" // "embedded", or empty for real ones
@@ -35,15 +35,16 @@ const (
 // patience is how long a server may take to answer before the test fails.
 const patience = 15 * time.Second
 
-// Redis returns the address of a running Redis. The test's keys must begin
-// with its [Prefix].
+// Redis returns the address of a running Redis, as our processes take it: with
+// commas in it, it is that of a cluster, which the end-to-end tests can use (make
+// test-cluster). The test's keys must begin with its [Prefix].
 func Redis(t testing.TB) string {
 	t.Helper()
 	if embeddedChosen() {
 		return embeddedRedis(t)
 	}
 	addr := named(t, redisVariable)
-	reachable(t, redisVariable, addr)
+	reachable(t, redisVariable, strings.Split(addr, ",")...)
 	return addr
 }
 
@@ -133,16 +134,25 @@ func random(n int) string {
 func removeKeys(t testing.TB, addr, prefix string) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	client := redis.NewClient(&redis.Options{Addr: addr})
-	defer func() { _ = client.Close() }()
-	keys := client.Scan(ctx, 0, prefix+"*", 1000).Iterator()
-	for keys.Next(ctx) {
-		if err := client.Unlink(ctx, keys.Val()).Err(); err != nil {
-			t.Logf("remove the Redis keys %s*: %v", prefix, err)
-			return
+	remove := func(ctx context.Context, client *redis.Client) error {
+		keys := client.Scan(ctx, 0, prefix+"*", 1000).Iterator()
+		for keys.Next(ctx) {
+			if err := client.Unlink(ctx, keys.Val()).Err(); err != nil {
+				return err
+			}
 		}
+		return keys.Err()
 	}
-	if err := keys.Err(); err != nil {
+	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: strings.Split(addr, ",")})
+	defer func() { _ = client.Close() }()
+	var err error
+	switch c := client.(type) {
+	case *redis.ClusterClient:
+		err = c.ForEachMaster(ctx, remove)
+	case *redis.Client:
+		err = remove(ctx, c)
+	}
+	if err != nil {
 		t.Logf("remove the Redis keys %s*: %v", prefix, err)
 	}
 }

@@ -220,6 +220,9 @@ func (r *run) play(ctx context.Context) error {
 // hurt does the faults, and makes everything well again.
 func (r *run) hurt(ctx context.Context) {
 	actor := &plan.Actor{Stage: r.stage, Products: r.operators.Sale.Products}
+	if r.cfg.Operate {
+		actor.Restock = r.operators.RestockAll
+	}
 	schedule := &plan.Schedule{
 		Actor: actor, Seed: r.cfg.Seed, Only: r.cfg.Only, Heavy: r.cfg.Duration >= 3*time.Minute,
 		Begin: func(kind string, loses []string) { r.excuse(loses, kind); r.log("fault %s", kind) },

@@ -157,7 +157,7 @@ func Check(figures []Figure, want []Requirement) error {
 			continue
 		}
 		if v := figures[i].Value(); !w.met(v) {
-			errs = append(errs, fmt.Errorf("%s is %.3g, required %s %.3g", w.Name, v, w.sign(), w.Value))
+			errs = append(errs, fmt.Errorf("%s is %s, required %s %s", w.Name, number(v), w.sign(), number(w.Value)))
 		}
 	}
 	return errors.Join(errs...)

@@ -27,7 +27,7 @@ func (r Report) Text(w io.Writer) error {
 		if len(f.Reference) > 0 {
 			reference = number(Median(f.Reference))
 		}
-		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%.3g\t%.3g\t%.3g\t%s\t%s\t\n", f.Name, number(Median(f.Subject)), reference, f.Unit, f.Value(), v[0], v[len(v)-1], f.Goal, f.Verdict())
+		_, _ = fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", f.Name, number(Median(f.Subject)), reference, f.Unit, number(f.Value()), number(v[0]), number(v[len(v)-1]), f.Goal, f.Verdict())
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -81,6 +81,8 @@ func number(n float64) string {
 		return fmt.Sprintf("%.2f M", n/1e6)
 	case n >= 1e4:
 		return fmt.Sprintf("%.1f k", n/1e3)
+	case n >= 1e3:
+		return fmt.Sprintf("%.0f", n)
 	}
 	return fmt.Sprintf("%.3g", n)
 }
@@ -92,7 +94,6 @@ var pageText string
 func (r Report) HTML(w io.Writer) error {
 	page, err := template.New("report").Funcs(template.FuncMap{
 		"number": number, "median": Median, "bar": bar, "plot": plot,
-		"fixed": func(v float64) string { return fmt.Sprintf("%.3g", v) },
 		"first": func(v []float64) float64 { return v[0] },
 		"last":  func(v []float64) float64 { return v[len(v)-1] },
 	}).Parse(pageText)

@@ -139,6 +139,17 @@ func (o *Operators) restock(ctx context.Context, product string, delta int64) {
 	o.do(ctx, "restock again", o.Sale.path(product)+"/restock", body)
 }
 
+// RestockAll adds units to every product at once.
+func (o *Operators) RestockAll(ctx context.Context, units int64) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, product := range o.Sale.Products {
+		all.Go(func() { o.restock(ctx, product, units) })
+	}
+	all.Wait()
+}
+
 // do insists on an answer. Refusals, such as for a product that is in the wrong
 // state, are answers.
 func (o *Operators) do(ctx context.Context, what, path string, body []byte) (Answer, bool) {

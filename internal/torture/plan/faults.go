@@ -31,6 +31,7 @@ type Fault struct {
 type Actor struct {
 	Stage    *stage.Stage
 	Products []string
+	Restock  func(ctx context.Context, units int64) // adds so many to every product; nil = nobody does
 }
 
 // maker makes one kind of fault. Kinds with more weight come more often.
@@ -192,7 +193,8 @@ func (a *Actor) cutRedis(rng *rand.Rand) Fault {
 }
 
 // rewindRedis lets Redis forget what it has sold while nobody wrote it into the
-// ledger, and sell it again: whoever decides then must count for himself.
+// ledger, and sell it again: whoever decides then must count for himself. What
+// is sold are the last units of every product, which have just come.
 func (a *Actor) rewindRedis(rng *rand.Rand) Fault {
 	workers := a.Stage.Named("stock-worker")
 	signal := func(sig syscall.Signal) (err error) {
@@ -205,11 +207,15 @@ func (a *Actor) rewindRedis(rng *rand.Rand) Fault {
 	return Fault{
 		Kind: "redis:rewind+workers-stopped", Target: "redis", For: between(rng, 1500*time.Millisecond, 3*time.Second), Loses: []string{"*"},
 		Begin: func(ctx context.Context) error {
+			if a.Restock != nil {
+				a.Restock(ctx, 30)
+			}
+			from := time.Now()
 			if err := signal(syscall.SIGSTOP); err != nil {
 				return err
 			}
 			pause(ctx, before)
-			if _, err := a.Stage.Redis.Kill(before + time.Second); err != nil {
+			if _, err := a.Stage.Redis.Kill(time.Since(from)); err != nil {
 				return err
 			}
 			return a.Stage.Redis.Start(ctx)
