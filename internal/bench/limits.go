@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -153,79 +152,4 @@ func recovered(r load.Result) float64 {
 		}
 	}
 	return float64(last) * slice.Seconds()
-}
-
-// durability changes the servers' settings for a moment and puts them back.
-func durability(ctx context.Context, b *bench) error {
-	always := figures.Figure{Name: "durability_always", What: "reservations a second with appendfsync always, " + strconv.Itoa(b.Callers) + " callers", Against: "the same with everysec", Unit: "/s", Goal: ">=0.8"}
-	err := b.repeat(ctx, func(ctx context.Context) error {
-		second, err := b.withFsync(ctx, "everysec")
-		if err != nil {
-			return err
-		}
-		each, err := b.withFsync(ctx, "always")
-		if err != nil {
-			return err
-		}
-		always.Add(each, second)
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	b.section.Figures = append(b.section.Figures, always)
-	t := figures.Table{Title: "Durable rows a second by the server's settings, one product, one writer", Columns: []string{"innodb_flush_log_at_trx_commit", "sync_binlog", "rows/s", "of 1, 1"}}
-	var full float64
-	for _, set := range [][2]int{{1, 1}, {1, 0}, {2, 0}} {
-		rows, err := b.withFlush(ctx, set[0], set[1])
-		if err != nil {
-			return err
-		}
-		if full == 0 {
-			full = rows
-		}
-		t.Rows = append(t.Rows, []string{strconv.Itoa(set[0]), strconv.Itoa(set[1]), fmt.Sprintf("%.0f", rows), fmt.Sprintf("%.2f", rows/full)})
-	}
-	b.section.Tables = append(b.section.Tables, t)
-	return nil
-}
-
-func (b *bench) withFsync(ctx context.Context, policy string) (perSecond float64, err error) {
-	was, err := b.site.Redis.ConfigGet(ctx, "appendfsync").Result()
-	if err != nil {
-		return 0, err
-	}
-	if err := b.site.Redis.ConfigSet(ctx, "appendfsync", policy).Err(); err != nil {
-		return 0, err
-	}
-	defer func() {
-		err = errors.Join(err, b.site.Redis.ConfigSet(context.WithoutCancel(ctx), "appendfsync", was["appendfsync"]).Err())
-	}()
-	r, err := b.reservations(ctx, b.site.Cache, b.Duration)
-	return r.perSecond, err
-}
-
-func (b *bench) withFlush(ctx context.Context, flush, binlog int) (perSecond float64, err error) {
-	var wasFlush, wasBinlog int
-	if err := b.site.DB.QueryRowContext(ctx, "SELECT @@innodb_flush_log_at_trx_commit, @@sync_binlog").Scan(&wasFlush, &wasBinlog); err != nil {
-		return 0, err
-	}
-	set := func(ctx context.Context, flush, binlog int) error {
-		_, err1 := b.site.DB.ExecContext(ctx, "SET GLOBAL innodb_flush_log_at_trx_commit = ?", flush)
-		_, err2 := b.site.DB.ExecContext(ctx, "SET GLOBAL sync_binlog = ?", binlog)
-		return errors.Join(err1, err2)
-	}
-	defer func() { err = errors.Join(err, set(context.WithoutCancel(ctx), wasFlush, wasBinlog)) }()
-	if err := set(ctx, flush, binlog); err != nil {
-		return 0, err
-	}
-	var rates []float64
-	for range b.Repeats {
-		r, err := b.deduct(ctx, b.site.Ledger, "bench-flush")
-		if err != nil {
-			return 0, err
-		}
-		rates = append(rates, r)
-	}
-	return figures.Median(rates), nil
 }
