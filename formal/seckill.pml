@@ -242,6 +242,12 @@ end: do
 }
 
 /* What goes wrong with Redis and Kafka, and its end. */
+/* What nobody looks at any more is set back: states that differ only there are one. */
+inline no_disk() {
+  d_loaded = 0; d_surplus = 0; d_told = 0;
+  k = 0; do :: k < N -> d_cache[k] = NONE; k++ :: else -> break od; k = 0
+}
+
 proctype Misfortune() {
   byte k = 0;
 end: do
@@ -250,7 +256,8 @@ end: do
        k = 0; do :: k < N -> d_cache[k] = cache[k]; k++ :: else -> break od; k = 0 }
   :: atomic { faults && restarts > 0 ->                                           /* Redis restarts; the Healer sees another run_id */
        restarts--; lossy = 1; loaded = d_loaded; surplus = d_surplus; told = d_told;
-       k = 0; do :: k < N -> cache[k] = d_cache[k]; doubt[k] = 1; k++ :: else -> break od; k = 0 }
+       k = 0; do :: k < N -> cache[k] = d_cache[k]; doubt[k] = 1; k++ :: else -> break od; k = 0;
+       if :: restarts == 0 -> no_disk() :: else -> skip fi }
   :: atomic { faults && flushes > 0 && loaded ->
        flushes--; lossy = 1; loaded = 0; surplus = 0; told = 0;
        k = 0; do :: k < N -> cache[k] = NONE; k++ :: else -> break od; k = 0 }
@@ -259,7 +266,8 @@ end: do
   :: atomic { faults && forgets > 0 -> forgets--;                                 /* rollbacks that nobody has begun with */
        k = 0; do :: k < N -> if :: ledger[k] == DEDUCTED -> rollbacks[k] = 0; forged[k] = 0 :: else -> skip fi; k++ :: else -> break od; k = 0 }
   :: atomic { faults && forges > 0 && !rollbacks[0] -> forges--; rollbacks[0] = 1; forged[0] = 1 }
-  :: atomic { faults -> faults = 0 }
+  :: atomic { faults ->
+       faults = 0; crash = 0; twice = 0; restarts = 0; flushes = 0; forgets = 0; forges = 0; restocks = 0; no_disk() }
   od
 }
 
