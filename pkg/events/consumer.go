@@ -41,7 +41,7 @@ type ConsumerConfig struct {
 	// Together lets one call of the handler have the batches of several
 	// partitions, up to MaxBatch events, each partition's in its order: where a
 	// key spreads events over all partitions a transaction for each of them would
-	// be small. One call is then under way at a time. Default: a call for each.
+	// be small. Two calls are then under way at most. Default: a call for each.
 	Together bool
 	// DrainTimeout is how long a batch in hand may take after the partition is
 	// taken away or ctx has ended. It must stay below SessionTimeout, or the

@@ -10,34 +10,41 @@ import (
 )
 
 // table is where partitions put what they have in hand, so that one call of
-// the handler has the batches of all that are there. It has a goroutine only
+// the handler has the batches of all that are there. It has goroutines only
 // while something lies on it, so it needs no closing.
 type table struct {
 	mu     sync.Mutex
 	shares []*share
-	busy   bool
+	busy   int // calls under way
 }
+
+// callsAtOnce is how many calls may be under way with what lay on the table. One
+// makes the fewest calls, but then every batch waits for the call before.
+const callsAtOnce = 2
 
 // share is one partition's batch on the table.
 type share struct {
-	p          *partition
-	live, work context.Context
-	batch      batch
-	done       chan bool // whether all of the call has been handled and told
+	batch  batch
+	handle func(all []*share) bool // with the partition's contexts; any one's are everybody's, of the same generation
+	done   chan bool               // whether all of the call has been handled and told
 }
 
 // together has the batch handled with those of other partitions, and reports
 // whether that went well. If not, nothing is known of this batch but what it
 // has told: it must be handled by itself, which finds out whose fault it was.
-// There is no linger time: what comes while a call is under way makes the next
-// one.
+// There is no linger time: what comes while the calls are under way makes the
+// next one.
 func (p *partition) together(live, work context.Context, b *batch) bool {
-	s := &share{p: p, live: live, work: work, batch: *b, done: make(chan bool, 1)}
+	s := &share{
+		batch:  *b,
+		handle: func(all []*share) bool { return p.handleAll(live, work, all) },
+		done:   make(chan bool, 1),
+	}
 	t := &p.table
 	t.mu.Lock()
 	t.shares = append(t.shares, s)
-	if !t.busy {
-		t.busy = true
+	if t.busy < callsAtOnce {
+		t.busy++
 		go p.serve()
 	}
 	t.mu.Unlock()
@@ -52,7 +59,7 @@ func (c *Consumer) serve() {
 		if len(shares) == 0 {
 			return
 		}
-		done := handleAll(shares)
+		done := shares[0].handle(shares)
 		for _, s := range shares {
 			s.done <- done
 		}
@@ -60,7 +67,7 @@ func (c *Consumer) serve() {
 }
 
 // take removes as many shares as make one batch. When it returns none the
-// table has no goroutine any more.
+// caller is signed off.
 func (t *table) take(most int) []*share {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,15 +79,14 @@ func (t *table) take(most int) []*share {
 	}
 	taken := t.shares[:n:n]
 	t.shares = append([]*share(nil), t.shares[n:]...)
-	t.busy = n > 0
+	if n == 0 {
+		t.busy--
+	}
 	return taken
 }
 
-// handleAll makes one call of the handler and tells what follows. All
-// partitions are owned by the same generation, so any one's contexts are
-// everybody's.
-func handleAll(shares []*share) bool {
-	p, live, work := shares[0].p, shares[0].live, shares[0].work
+// handleAll makes one call of the handler and tells what follows.
+func (p *partition) handleAll(live, work context.Context, shares []*share) bool {
 	var all []Event
 	for _, s := range shares {
 		all = append(all, s.batch.events...)

@@ -3,46 +3,83 @@ package events
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"github.com/leadingpeers/seckill/internal/testservers"
 )
 
-// both makes n events in each of the two partitions.
-func both(n int) []Event {
-	return append(created("phone", 0, n), created("watch", n, 2*n)...)
+// newWideCluster is newCluster with six partitions: more than calls at once.
+func newWideCluster(t testing.TB) ClientConfig {
+	t.Helper()
+	cfg := ClientConfig{Brokers: testservers.Kafka(t), Prefix: testservers.Prefix(t)}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := Apply(ctx, cfg, Overrides{Partitions: 6, Replication: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
-// While one call is under way the other partition's batch waits, and what has
-// come meanwhile from both makes the next call.
+// wide makes reservations from..to-1 of twenty products, which are in every one
+// of six partitions.
+func wide(from, to int) []Event {
+	var out []Event
+	for n := from; n < to; n++ {
+		out = append(out, created(fmt.Sprintf("product-%d", n%20), n, n+1)...)
+	}
+	return out
+}
+
+// sixth is the partition of an event of wide.
+func sixth(e Event) int {
+	return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(e.ProductID)}, 0, 1, 2, 3, 4, 5)
+}
+
+// While calls are under way what comes from any partition waits, and makes the
+// next call, in its partition's order.
 func TestConsumerTogether(t *testing.T) {
-	cfg := newCluster(t)
+	cfg := newWideCluster(t)
 	p := newPublisher(t, cfg)
-	publish(t, p, both(50)...)
+	publish(t, p, wide(0, 100)...)
 	var j journal
 	var under, most, mixed atomic.Int64
-	c := consume(t, ConsumerConfig{ClientConfig: cfg, Together: true, MaxBatch: 20}, p, func(_ context.Context, batch []Event) ([]Event, error) {
+	c := consume(t, ConsumerConfig{ClientConfig: cfg, Together: true, MaxBatch: 60}, p, func(_ context.Context, batch []Event) ([]Event, error) {
 		most.Store(max(most.Load(), under.Add(1)))
 		defer under.Add(-1)
 		time.Sleep(20 * time.Millisecond)
-		if len(batch) > 20 {
-			t.Errorf("%d events in a call, want at most MaxBatch", len(batch))
+		last := map[int]int{}
+		for _, e := range batch {
+			n, _ := strconv.Atoi(strings.TrimPrefix(e.UserID, "u"))
+			if before, ok := last[sixth(e)]; ok && n <= before {
+				t.Errorf("event %d after %d of the same partition", n, before)
+			}
+			last[sixth(e)] = n
 		}
-		if slices.ContainsFunc(batch, func(e Event) bool { return e.ProductID != batch[0].ProductID }) {
+		if len(last) > 1 {
 			mixed.Add(1)
+		}
+		if len(batch) > 60 {
+			t.Errorf("%d events in a call, want at most MaxBatch", len(batch))
 		}
 		j.add(batch)
 		return follow(batch), nil
 	})
 	eventually(t, "all is committed", caughtUp(t, cfg))
-	for n := 100; mixed.Load() == 0 && n < 1000; n += 10 { // full batches leave no room for another's
-		publish(t, p, append(created("phone", n, n+5), created("watch", n+5, n+10)...)...)
+	for n := 100; mixed.Load() == 0 && n < 1000; n += 50 { // partitions that begin one by one have nothing to share
+		publish(t, p, wide(n, n+50)...)
 		eventually(t, "all is committed", caughtUp(t, cfg))
 	}
-	if most.Load() != 1 || mixed.Load() == 0 {
-		t.Errorf("%d calls at once, %d with events of both partitions: want 1 and some", most.Load(), mixed.Load())
+	if most.Load() > callsAtOnce || mixed.Load() == 0 {
+		t.Errorf("%d calls at once, %d with events of several partitions: want at most %d, and some", most.Load(), mixed.Load(), callsAtOnce)
 	}
 	distinct, total := j.counts()
 	if told := len(records(t, cfg, Deductions)); distinct != total || told != total {
@@ -56,10 +93,10 @@ func TestConsumerTogether(t *testing.T) {
 // A record that no retry can cure is found in its own partition's batch, and
 // nobody else's is harmed. What the call had decided is told once.
 func TestConsumerTogetherBuriesThePoison(t *testing.T) {
-	cfg := newCluster(t)
+	cfg := newWideCluster(t)
 	p := newPublisher(t, cfg)
 	poison := rid(7)
-	publish(t, p, both(50)...)
+	publish(t, p, wide(0, 100)...)
 	var mu sync.Mutex
 	var done journal
 	consume(t, ConsumerConfig{ClientConfig: cfg, Together: true, MaxWait: 200 * time.Millisecond}, p, func(_ context.Context, batch []Event) ([]Event, error) {
@@ -87,9 +124,9 @@ func TestConsumerTogetherBuriesThePoison(t *testing.T) {
 
 // An outage blocks each partition by itself, makes no dead letter, and ends.
 func TestConsumerTogetherRidesOutAnOutage(t *testing.T) {
-	cfg := newCluster(t)
+	cfg := newWideCluster(t)
 	p := newPublisher(t, cfg)
-	publish(t, p, both(20)...)
+	publish(t, p, wide(0, 40)...)
 	var away atomic.Bool
 	away.Store(true)
 	c := consume(t, ConsumerConfig{ClientConfig: cfg, Together: true}, p, func(_ context.Context, batch []Event) ([]Event, error) {
@@ -114,11 +151,11 @@ func TestConsumerTogetherRidesOutAnOutage(t *testing.T) {
 
 // A batch on the table when the consumer stops is finished and committed.
 func TestConsumerTogetherDrains(t *testing.T) {
-	cfg := newCluster(t)
+	cfg := newWideCluster(t)
 	p := newPublisher(t, cfg)
-	publish(t, p, both(10)...)
+	publish(t, p, wide(0, 20)...)
 	begun, finish := make(chan struct{}, 10), make(chan struct{})
-	c := consume(t, ConsumerConfig{ClientConfig: cfg, Together: true, MaxWait: time.Second, MaxBatch: 10}, p, func(ctx context.Context, batch []Event) ([]Event, error) {
+	c := consume(t, ConsumerConfig{ClientConfig: cfg, Together: true, MaxWait: 500 * time.Millisecond, MaxBatch: 10}, p, func(ctx context.Context, batch []Event) ([]Event, error) {
 		begun <- struct{}{}
 		<-finish
 		return follow(batch), ctx.Err()
