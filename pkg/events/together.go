@@ -25,8 +25,8 @@ const callsAtOnce = 2
 // share is one partition's batch on the table.
 type share struct {
 	batch  batch
-	handle func(all []*share) bool // with the partition's contexts; any one's are everybody's, of the same generation
-	done   chan bool               // whether all of the call has been handled and told
+	handle func(all []*share) (tell func() bool) // with the partition's contexts; any one's are everybody's, of the same generation
+	done   chan bool                             // whether all of the call has been handled and told
 }
 
 // together has the batch handled with those of other partitions, and reports
@@ -37,7 +37,7 @@ type share struct {
 func (p *partition) together(live, work context.Context, b *batch) bool {
 	s := &share{
 		batch:  *b,
-		handle: func(all []*share) bool { return p.handleAll(live, work, all) },
+		handle: func(all []*share) func() bool { return p.handleAll(live, work, all) },
 		done:   make(chan bool, 1),
 	}
 	t := &p.table
@@ -59,10 +59,13 @@ func (c *Consumer) serve() {
 		if len(shares) == 0 {
 			return
 		}
-		done := shares[0].handle(shares)
-		for _, s := range shares {
-			s.done <- done
-		}
+		tell := shares[0].handle(shares)
+		go func() { // the next call need not wait for Kafka
+			done := tell()
+			for _, s := range shares {
+				s.done <- done
+			}
+		}()
 	}
 }
 
@@ -85,26 +88,29 @@ func (t *table) take(most int) []*share {
 	return taken
 }
 
-// handleAll makes one call of the handler and tells what follows.
-func (p *partition) handleAll(live, work context.Context, shares []*share) bool {
+// handleAll makes one call of the handler, and returns what tells the rest of
+// it and reports whether all went well.
+func (p *partition) handleAll(live, work context.Context, shares []*share) (tell func() bool) {
 	var all []Event
 	for _, s := range shares {
 		all = append(all, s.batch.events...)
 	}
 	next, err := p.handler(work, all)
-	fault.Point(fault.BeforeTelling)
-	if p.tell(live, work, nil, next) != nil {
+	return func() bool {
+		fault.Point(fault.BeforeTelling)
+		if p.tell(live, work, nil, next) != nil {
+			return false
+		}
+		if err == nil {
+			return true
+		}
+		for _, s := range shares { // each has its own set: they go on side by side
+			for _, e := range next {
+				s.batch.told[e.ID()] = struct{}{}
+			}
+		}
 		return false
 	}
-	if err == nil {
-		return true
-	}
-	for _, s := range shares { // each has its own set: they go on side by side
-		for _, e := range next {
-			s.batch.told[e.ID()] = struct{}{}
-		}
-	}
-	return false
 }
 
 // commits makes one request of what several partitions of a generation commit
