@@ -172,11 +172,17 @@ func (p *process) lagPoller() service {
 func (p *process) consume(group string, topic events.Topic, handle events.Handler) {
 	consumer := events.NewConsumer(events.ConsumerConfig{
 		ClientConfig: p.stores.Kafka, Group: group, Topic: topic, Now: time.Now,
+		Together:       spread(topic),
 		SessionTimeout: p.cfg.SessionTimeout, DrainTimeout: p.cfg.SessionTimeout * 7 / 10,
 		Log: p.log, Registerer: p.reg, Tracer: p.eventTracer(),
 	}, handle, p.stores.Publisher)
 	p.services = append(p.services, consumer.Run)
 }
+
+// spread reports whether a sale's events are spread over all partitions of the
+// topic, because they are keyed by reservation. Where they are keyed by product,
+// different products' transactions do not wait for each other.
+func spread(topic events.Topic) bool { return topic == events.Deductions || topic == events.Payments }
 
 // httpTracer and eventTracer are the tracer, or a nil that is one to its user.
 func (p *process) httpTracer() web.Tracer {

@@ -16,7 +16,8 @@ import (
 )
 
 // Handler decides what follows from a batch: events of one partition, in its
-// order, at most MaxBatch of them. The batch is the handler's own to keep or
+// order (of several partitions with ConsumerConfig.Together), at most MaxBatch of
+// them. The batch is the handler's own to keep or
 // to change.
 //
 // next is published even when err is not nil, each event of it once per batch:
@@ -37,6 +38,11 @@ type ConsumerConfig struct {
 	// MaxWait is how long a batch waits for more after its first event. Longer
 	// makes larger batches at low rates, and each event later. Default 5 ms.
 	MaxWait time.Duration
+	// Together lets one call of the handler have the batches of several
+	// partitions, up to MaxBatch events, each partition's in its order: where a
+	// key spreads events over all partitions a transaction for each of them would
+	// be small. Two calls are then under way at most. Default: a call for each.
+	Together bool
 	// DrainTimeout is how long a batch in hand may take after the partition is
 	// taken away or ctx has ended. It must stay below SessionTimeout, or the
 	// broker refuses the commit and the batch is delivered again. Default 7 s.
@@ -114,6 +120,7 @@ type Consumer struct {
 	board     *LagBoard
 	outages   outages
 	inHand    inHand
+	table     table
 }
 
 // NewConsumer makes a Consumer that publishes what follows, and dead letters,
@@ -180,10 +187,11 @@ func (c *Consumer) Run(ctx context.Context) error {
 		c.outages.keep(func(id int) bool {
 			return slices.ContainsFunc(ours, func(a kafka.PartitionAssignment) bool { return a.ID == id })
 		})
+		positions := &commits{gen: gen, topic: c.topic}
 		for _, a := range ours {
 			owned.Add(1)
 			gen.Start(func(gctx context.Context) {
-				p := &partition{Consumer: c, gen: gen, id: a.ID, next: a.Offset}
+				p := &partition{Consumer: c, commits: positions, id: a.ID, next: a.Offset}
 				c.own(ctx, gctx, p)
 				owned.Done()
 				if p.finished {

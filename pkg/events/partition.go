@@ -17,10 +17,10 @@ import (
 // partition is one partition during one generation of the group.
 type partition struct {
 	*Consumer
-	gen  *kafka.Generation
-	id   int
-	next int64 // the record wanted next; negative before the group's first commit
-	lost bool  // the reader has stopped: next is outside the log
+	commits *commits
+	id      int
+	next    int64 // the record wanted next; negative before the group's first commit
+	lost    bool  // the reader has stopped: next is outside the log
 
 	finished bool // all before the consumption's bound is committed
 }
@@ -45,6 +45,13 @@ var errMoved = errors.New("position was outside the log")
 
 // joinPause is how long a member waits before it joins again after a failure.
 const joinPause = 500 * time.Millisecond
+
+// queueCapacity is how many records the reader holds beside what is in hand. It
+// is small so that the reader rests while a batch is in hand, and then fetches
+// all that has come meanwhile at once. A reader that runs ahead makes a request
+// for every record that is written: each costs the broker as much as a hundred
+// records.
+const queueCapacity = 8
 
 // publishTimeout is how long one attempt to tell what follows may take before
 // it counts, and is logged, as an outage.
@@ -110,7 +117,7 @@ func (p *partition) read(live, work context.Context) error {
 	r := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: p.cfg.Brokers, Dialer: p.cfg.Dialer(), Topic: p.topic, Partition: p.id,
 		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 250 * time.Millisecond, ReadBatchTimeout: 5 * time.Second,
-		QueueCapacity: max(512, p.cfg.MaxBatch), ReadLagInterval: -1, MaxAttempts: 3,
+		QueueCapacity: queueCapacity, ReadLagInterval: -1, MaxAttempts: 3,
 		ReadBackoffMin: 20 * time.Millisecond, ReadBackoffMax: 500 * time.Millisecond,
 		OffsetOutOfRangeError: true, // without it the reader would wait for ever, silently
 	})
@@ -223,7 +230,7 @@ func (p *partition) bounds(live context.Context) (bounds, error) {
 func (p *partition) commit(next int64) error {
 	timer := prometheus.NewTimer(p.metrics.commitSeconds)
 	defer timer.ObserveDuration()
-	err := p.gen.CommitOffsets(map[string]map[int]int64{p.topic: {p.id: next}})
+	err := p.commits.commit(p.id, next)
 	if err != nil {
 		p.metrics.commitFailures.Inc()
 		return fmt.Errorf("commit %s/%d at %d: %w", p.topic, p.id, next, err)
@@ -254,7 +261,7 @@ func (p *partition) deliver(live, work context.Context, msgs []kafka.Message) er
 	if err := p.bury(live, work, letters...); err != nil {
 		return err
 	}
-	if err := p.handle(live, work, b); err != nil {
+	if err := p.settle(live, work, b); err != nil {
 		return err
 	}
 	fault.Point(fault.BeforeCommit)
@@ -276,6 +283,15 @@ type batch struct {
 	ends     []func(failed string) // end the steps of their traces
 	attempts int                   // calls of the handler that had these records
 	told     map[string]struct{}   // IDs of what a failed attempt has published
+}
+
+// settle has a batch handled, with those of other partitions if it may.
+func (p *partition) settle(live, work context.Context, b batch) error {
+	if p.cfg.Together && len(b.events) > 0 && p.together(live, work, &b) {
+		p.handled(work, b)
+		return nil
+	}
+	return p.handle(live, work, b)
 }
 
 // handle runs the handler until it has no fault, halving the batch around
@@ -300,7 +316,6 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 	})
 	switch {
 	case err == nil:
-		p.metrics.messages.WithLabelValues("ok").Add(float64(len(b.events)))
 		p.handled(work, b)
 		return nil
 	case !isPermanent(err):
@@ -322,6 +337,7 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 
 // handled counts, logs and ends the steps of what the handler is done with.
 func (p *partition) handled(ctx context.Context, b batch) {
+	p.metrics.messages.WithLabelValues("ok").Add(float64(len(b.events)))
 	debug := p.outages.log.Enabled(ctx, slog.LevelDebug)
 	for _, e := range b.events {
 		p.metrics.endToEnd.Observe(p.cfg.Now().Sub(e.Time).Seconds())

@@ -10,7 +10,12 @@ import (
 // The statements of the store. Each stands here once; those with a list are
 // written for one element and widened by mysql.In or mysql.Values.
 const (
-	sqlPlace = "INSERT INTO orders (id, reservation_id, activity_id, product_id, user_id, quantity, amount_cents, currency, pay_deadline, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, TIMESTAMPADD(MICROSECOND, ?, NOW(3)), NOW(3), NOW(3)) ON DUPLICATE KEY UPDATE reservation_id = reservation_id"
+	sqlPlace = "INSERT INTO orders (id, reservation_id, activity_id, product_id, user_id, quantity, amount_cents, currency, pay_deadline, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, TIMESTAMPADD(MICROSECOND, ?, NOW(3)), NOW(3), NOW(3))"
+
+	// keepPlaced makes sqlPlace leave the orders alone that are there already.
+	keepPlaced = " ON DUPLICATE KEY UPDATE reservation_id = reservation_id"
+
+	sqlPlacedAt = "SELECT created_at FROM orders WHERE reservation_id = ?"
 
 	// sqlOrders is completed by a condition of list.go or of sqlFind.
 	sqlOrders = "SELECT id, reservation_id, activity_id, product_id, user_id, quantity, amount_cents, currency, state, reason, COALESCE(payment_ref, ''), pay_deadline, created_at, updated_at FROM orders"

@@ -52,8 +52,9 @@ func NewStore(db *sql.DB) *Store { return &Store{db: db} }
 // the database's clock, its times and its deadline, PayWindow from now;
 // PayWindow is a whole number of milliseconds up to [MaxPayWindow].
 //
-// It returns one order per input, in input order, as they stand: a reservation
-// that had an order keeps it, whatever its state and whatever the input says.
+// It returns one order per input, in input order: if all are new as it has
+// placed them, else as they stand. A reservation that had an order keeps it,
+// whatever its state and whatever the input says.
 // Repeating is harmless. [ErrInvalid] is permanent and nothing has changed;
 // after any other error all were placed or none, and repeating finds out.
 func (s *Store) Place(ctx context.Context, orders []Order) ([]Order, error) {
@@ -68,30 +69,41 @@ func (s *Store) Place(ctx context.Context, orders []Order) ([]Order, error) {
 			return nil, fmt.Errorf("place order for %.40q: %w: %w", o.ReservationID, ErrInvalid, err)
 		}
 	}
-	if err := s.insert(ctx, orders); err != nil {
-		return nil, fmt.Errorf("place %d orders: %w", len(orders), err)
-	}
-	ids := make([]string, len(orders))
-	for i, o := range orders {
-		ids[i] = o.ReservationID
-	}
-	placed, err := find(ctx, s.db, ids)
+	placed, err := s.place(ctx, orders)
 	if err != nil {
 		return nil, fmt.Errorf("place %d orders: %w", len(orders), err)
 	}
-	out := make([]Order, len(orders))
-	for i, id := range ids {
-		o, ok := placed[id]
-		if !ok {
-			return nil, fmt.Errorf("place order for %s: it is gone", id)
-		}
-		out[i] = o
-	}
-	return out, nil
+	return placed, nil
 }
 
-// insert writes the orders that are not there yet, in one statement.
-func (s *Store) insert(ctx context.Context, orders []Order) error {
+// place first takes all orders for new, as nearly all are: then only the time
+// is to be read of what it has written. If one is not, its key stops the
+// statement, and nothing has happened.
+func (s *Store) place(ctx context.Context, orders []Order) ([]Order, error) {
+	fresh := make([]Order, len(orders))
+	for i, o := range orders {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return nil, fmt.Errorf("make an order ID: %w", err)
+		}
+		o.ID, o.State, o.Reason, o.PaymentRef = id.String(), AwaitingPayment, "", ""
+		fresh[i] = o
+	}
+	err := s.insert(ctx, sqlPlace, fresh)
+	if err == nil {
+		return fresh, s.date(ctx, fresh)
+	}
+	if !mysql.IsDuplicate(err) {
+		return nil, err
+	}
+	if err := s.insert(ctx, sqlPlace+keepPlaced, fresh); err != nil {
+		return nil, err
+	}
+	return s.standing(ctx, orders)
+}
+
+// insert writes the orders in one statement.
+func (s *Store) insert(ctx context.Context, query string, orders []Order) error {
 	// In the order of the unique key: two workers with the same reservations
 	// then lock them one behind the other.
 	sorted := slices.SortedFunc(slices.Values(orders), func(a, b Order) int {
@@ -99,18 +111,49 @@ func (s *Store) insert(ctx context.Context, orders []Order) error {
 	})
 	args := make([]any, 0, 9*len(sorted))
 	for _, o := range sorted {
-		id, err := uuid.NewV7()
-		if err != nil {
-			return fmt.Errorf("make an order ID: %w", err)
-		}
-		args = append(args, id.String(), mysql.ID(o.ReservationID), o.ActivityID, o.ProductID, o.UserID,
+		args = append(args, o.ID, mysql.ID(o.ReservationID), o.ActivityID, o.ProductID, o.UserID,
 			o.Quantity, o.AmountCents, o.Currency, o.PayWindow.Microseconds())
 	}
-	query := mysql.Values(sqlPlace, len(sorted))
+	query = mysql.Values(query, len(sorted))
 	return mysql.Retry(ctx, func() error {
 		_, err := s.db.ExecContext(ctx, query, args...)
 		return err
 	})
+}
+
+// date sets the times of orders that one statement has written: they all have
+// that of the first.
+func (s *Store) date(ctx context.Context, orders []Order) error {
+	var at time.Time
+	if err := s.db.QueryRowContext(ctx, sqlPlacedAt, mysql.ID(orders[0].ReservationID)).Scan(&at); err != nil {
+		return fmt.Errorf("read the time of the order for %s: %w", orders[0].ReservationID, err)
+	}
+	for i := range orders {
+		o := &orders[i]
+		o.CreatedAt, o.UpdatedAt, o.PayDeadline = at, at, at.Add(o.PayWindow)
+	}
+	return nil
+}
+
+// standing returns the orders of the same reservations as the table has them.
+func (s *Store) standing(ctx context.Context, orders []Order) ([]Order, error) {
+	ids := make([]string, len(orders))
+	for i, o := range orders {
+		ids[i] = o.ReservationID
+	}
+	placed, err := find(ctx, s.db, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Order, len(orders))
+	for i, id := range ids {
+		o, ok := placed[id]
+		if !ok {
+			return nil, fmt.Errorf("the order for %s is gone", id)
+		}
+		out[i] = o
+	}
+	return out, nil
 }
 
 // Find returns the order of a reservation, or [ErrNotFound].

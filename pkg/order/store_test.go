@@ -113,6 +113,19 @@ func TestPlaceOncePerReservation(t *testing.T) {
 		t.Errorf("created %v, the row says %v (%v)", first[0].CreatedAt, now, err)
 	}
 
+	fresh := []order.Order{sample(5), sample(4)}
+	fresh[0].State, fresh[0].Reason, fresh[0].PaymentRef, fresh[1].PayWindow = order.Paid, "not ours to say", "nor this", time.Minute
+	placed, err := s.Place(t.Context(), fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, o := range placed {
+		stands, err := s.Find(t.Context(), fresh[i].ReservationID)
+		if diff := cmp.Diff(stands, o); err != nil || diff != "" {
+			t.Errorf("all new: placed as it stands (-stands +got): %v\n%s", err, diff)
+		}
+	}
+
 	other := sample(1)
 	other.UserID, other.Quantity, other.PayWindow = "somebody-else", 9, time.Minute
 	again, err := s.Place(t.Context(), []order.Order{other, sample(2)})
@@ -122,8 +135,8 @@ func TestPlaceOncePerReservation(t *testing.T) {
 	if diff := cmp.Diff(first[1], again[0]); diff != "" {
 		t.Errorf("an order that was there has changed (-was +is):\n%s", diff)
 	}
-	if n := count(t, db, "SELECT COUNT(*) FROM orders"); n != 3 {
-		t.Errorf("%d orders, want 3", n)
+	if n := count(t, db, "SELECT COUNT(*) FROM orders"); n != 5 {
+		t.Errorf("%d orders, want 5", n)
 	}
 	if none, err := s.Place(t.Context(), nil); none != nil || err != nil {
 		t.Errorf("placing nothing: %v, %v", none, err)

@@ -59,7 +59,13 @@ func NewLedger(db *sql.DB) *Ledger { return &Ledger{db: db} }
 // decided as a whole or not at all, and repeating finds out. A count that no
 // sequence of these transactions can reach is a panic with the numbers.
 func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	return l.change(ctx, "deduct", productID, rs, deduct)
+	// Nearly always all are new, and then looking for them is a fifth of the
+	// work. If one is not, its key stops the INSERT, and nothing has happened.
+	rows, err := l.change(ctx, step{"deduct", unread, deduct}, productID, rs)
+	if !mysql.IsDuplicate(err) {
+		return rows, err
+	}
+	return l.change(ctx, step{"deduct", known, deduct}, productID, rs)
 }
 
 // Rollback gives the units of deducted reservations of one product back, at
@@ -79,19 +85,34 @@ func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation)
 // changed for the whole batch. After any other error the batch was rolled back
 // as a whole or not at all, and repeating finds out.
 func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	return l.change(ctx, "roll back", productID, rs, rollBack)
+	return l.change(ctx, step{"roll back", known, rollBack}, productID, rs)
 }
 
-// step decides want under the lock of stock and returns the rows that were not
-// in the ledger before, or have changed.
-type step func(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation, seen map[string]Reservation) ([]Reservation, error)
+// step is one of the ledger's transitions.
+type step struct {
+	verb string
+	look look
+	do   decision
+}
+
+// decision decides want under the lock of stock and returns the rows that were
+// not in the ledger before, or have changed.
+type decision func(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation, seen map[string]Reservation) ([]Reservation, error)
+
+// look returns the rows of those IDs that the ledger has.
+type look func(ctx context.Context, tx *sql.Tx, ids []string) (map[string]Reservation, error)
+
+// unread is the look that takes all for new.
+func unread(context.Context, *sql.Tx, []string) (map[string]Reservation, error) {
+	return make(map[string]Reservation), nil
+}
 
 // change is what Deduct and Rollback share: lock the stock row, read what is
-// known, let do decide, answer in input order.
-func (l *Ledger) change(ctx context.Context, verb, productID string, rs []Reservation, do step) ([]Reservation, error) {
+// known, decide, answer in input order.
+func (l *Ledger) change(ctx context.Context, s step, productID string, rs []Reservation) ([]Reservation, error) {
 	want, err := distinct(productID, rs)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", verb, productID, err)
+		return nil, fmt.Errorf("%s %s: %w", s.verb, productID, err)
 	}
 	if len(want) == 0 {
 		return nil, nil
@@ -102,14 +123,14 @@ func (l *Ledger) change(ctx context.Context, verb, productID string, rs []Reserv
 		if err != nil {
 			return err
 		}
-		rows, err = known(ctx, tx, ids(want))
+		rows, err = s.look(ctx, tx, ids(want))
 		if err != nil {
 			return err
 		}
 		if fault.Off(fault.SeenBefore) {
 			clear(rows)
 		}
-		changed, err := do(ctx, tx, stock, want, rows)
+		changed, err := s.do(ctx, tx, stock, want, rows)
 		fault.Point(fault.InLedger)
 		for _, r := range changed {
 			rows[r.ID] = r
@@ -117,7 +138,7 @@ func (l *Ledger) change(ctx context.Context, verb, productID string, rs []Reserv
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", verb, productID, err)
+		return nil, fmt.Errorf("%s %s: %w", s.verb, productID, err)
 	}
 	for i, r := range want {
 		want[i] = rows[r.ID]

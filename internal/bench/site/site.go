@@ -203,8 +203,13 @@ func (s *Site) Taken(ctx context.Context, sale Sale) (int64, error) {
 	return taken, nil
 }
 
-// Flush takes a sale out of Redis, whatever is open there.
+// Flush ends a sale and takes it out of Redis, whatever is open there. Of a sale
+// that is still on, the workers would load every reservation again: into the
+// figures of the next one.
 func (s *Site) Flush(ctx context.Context, sale Sale) error {
+	if _, err := s.Catalog.SetState(ctx, sale.Activity, catalog.Ended); err != nil {
+		return err
+	}
 	var errs []error
 	for _, p := range sale.Products {
 		errs = append(errs, s.Cache.Flush(ctx, p, true))

@@ -29,21 +29,31 @@ func (m *MySQL) orderOf(reservation string) *order.Order {
 	return nil
 }
 
-// Insert is the statement of order.Store.Place that writes.
-func (m *MySQL) Insert(orders []order.Order) {
+// Insert is the statement of order.Store.Place that writes. It returns the
+// orders in the order given if all are new, else nil.
+func (m *MySQL) Insert(orders []order.Order) (fresh []order.Order) {
+	known := false
 	for _, o := range orders {
-		if m.orderOf(o.ReservationID) != nil && m.mutant != TwoOrders {
-			continue
+		if m.orderOf(o.ReservationID) != nil {
+			known = true
+			if m.mutant != TwoOrders {
+				continue
+			}
 		}
 		m.nextID++
 		o.ID, o.State, o.Reason, o.PaymentRef = "order-"+strconv.Itoa(m.nextID), order.AwaitingPayment, "", ""
 		o.CreatedAt, o.UpdatedAt, o.PayDeadline = m.now(), m.now(), m.now().Add(o.PayWindow)
 		m.orders = append(m.orders, o)
+		fresh = append(fresh, o)
 	}
+	if known {
+		return nil
+	}
+	return fresh
 }
 
-// Placed is the statement of order.Store.Place that reads: the orders of the
-// reservations, in the order given.
+// Placed is the statement of order.Store.Place that reads when not all are new:
+// the orders of the reservations, in the order given.
 func (m *MySQL) Placed(orders []order.Order) ([]order.Order, error) {
 	out := make([]order.Order, len(orders))
 	for i := range orders {
