@@ -75,3 +75,36 @@ func text(t *testing.T, b protocol.Bytes) []byte {
 	}
 	return out
 }
+
+// BenchmarkBatch measures a record's part of encoding a batch of 100.
+//
+//	go test ./pkg/events -run '^$' -bench Batch
+func BenchmarkBatch(b *testing.B) {
+	for name, compression := range map[string]kafka.Compression{"none": NoCompression, "zstd": kafka.Zstd, "lz4": kafka.Lz4, "snappy": kafka.Snappy} {
+		b.Run(name, func(b *testing.B) {
+			e, err := newEncoder(compression, 1)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var items []*item
+			for i := range 100 {
+				ev := created("phone", i, i+1)[0]
+				ev.UserID, ev.TraceParent = fmt.Sprintf("user-%d", i*7919), fmt.Sprintf("00-%016x%016x-%016x-00", i*7919, i*104729, i*1299709)
+				r, err := toRecord(ev, "seckill.reservations")
+				if err != nil {
+					b.Fatal(err)
+				}
+				items = append(items, &item{record: r})
+			}
+			s := &scratch{}
+			b.ReportAllocs()
+			for range b.N / 100 {
+				s.clear()
+				if err := e.batch(s, items, time.UnixMilli(1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(len(s.out))/100, "bytes/record")
+		})
+	}
+}

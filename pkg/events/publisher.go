@@ -29,7 +29,8 @@ type PublisherConfig struct {
 	// MaxBatch is the most events in one request to one broker. Default 1000.
 	MaxBatch int
 	// Workers is how many requests to one broker may be under way at once.
-	// Two keep the broker busy while the other's answer travels. Default 2.
+	// Two keep the broker busy while the other's answer travels; the second is
+	// sent only when a crowd of events waits for it. Default 2.
 	Workers int
 	// RequestTimeout is how long the brokers may take to replicate a request
 	// before it is sent again. Default 3 s.
