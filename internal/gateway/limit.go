@@ -23,7 +23,7 @@ const steps = 16
 
 // context returns a context that ends after l.after, or up to one step later.
 func (l *limit) context() context.Context {
-	if last := l.last.Load(); last != nil {
+	if last := l.last.Load(); last != nil && (*last).Err() == nil { // it has ended when the machine was stopped for as long
 		return *last
 	}
 	step := l.after / steps
