@@ -13,24 +13,25 @@ func TestLimit(t *testing.T) {
 		const step = 100 * time.Millisecond
 		l := limit{after: steps * step}
 		first := l.context()
-		time.Sleep(step - 1)
+		time.Sleep(step - time.Nanosecond)
 		if l.context() != first {
 			t.Error("another context within one step")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
 		second := l.context()
 		if second == first {
 			t.Error("the same context after a step")
 		}
-		for _, c := range []struct {
-			ctx  context.Context
-			left time.Duration // of the wait of who asked last
-		}{{first, l.after - 2}, {second, l.after + step}} {
-			until, _ := c.ctx.Deadline()
-			if left := time.Until(until); left < c.left || left > l.after+step {
-				t.Errorf("%s left, want %s", left, c.left)
-			}
+		left := func(ctx context.Context) time.Duration {
+			until, _ := ctx.Deadline()
+			return time.Until(until)
+		}
+		if got := left(first); got < l.after-2*time.Nanosecond {
+			t.Errorf("who asked last for the first has %s left, want about %s", got, l.after)
+		}
+		if got := left(second); got != l.after+step {
+			t.Errorf("who asked first for the second has %s left, want %s", got, l.after+step)
 		}
 		time.Sleep(2 * l.after)
 		synctest.Wait()
