@@ -30,6 +30,9 @@ type Actor struct {
 
 type actorKey struct{}
 
+// Key is what a context of one's own making is asked for its [Actor] by.
+func Key() any { return actorKey{} }
+
 // With returns a context whose changes are a's.
 func With(ctx context.Context, a Actor) context.Context {
 	return context.WithValue(ctx, actorKey{}, a)

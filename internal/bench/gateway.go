@@ -38,7 +38,7 @@ func (b *bench) drive(ctx context.Context, server *proc.Process, spec load.Spec)
 	if err != nil {
 		return run{}, err
 	}
-	profiled := b.profile(ctx, server, spec.Duration)
+	profiled := b.profile(ctx, server, spec)
 	sent, err := b.send(ctx, spec)
 	if err := errors.Join(err, <-profiled); err != nil {
 		return run{}, fmt.Errorf("%s: %w", server.Name, err)

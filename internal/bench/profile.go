@@ -10,22 +10,23 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/bench/load"
 	"github.com/leadingpeers/seckill/internal/proc"
 )
 
-// profile takes a CPU profile of one of our processes while it is under load,
-// and after it one of what it has ever allocated, if profiles are wanted. Each
+// profile takes a CPU profile of one of our processes while it is loaded with
+// as much as it can do, and after it one of what it has ever allocated, if profiles are wanted. Each
 // repeat writes over the one before. The channel gets one value, nil when
 // there is nothing to do.
-func (b *bench) profile(ctx context.Context, p *proc.Process, load time.Duration) <-chan error {
+func (b *bench) profile(ctx context.Context, p *proc.Process, spec load.Spec) <-chan error {
 	done := make(chan error, 1)
-	if b.Profiles == "" || p.Ops == "" || load < 2*time.Second {
+	if b.Profiles == "" || p.Ops == "" || spec.Rate > 0 || spec.Duration < 2*time.Second {
 		done <- nil
 		return done
 	}
 	name := filepath.Join(b.Profiles, b.section.Name+"-"+p.Name)
 	go func() {
-		err := save(ctx, "http://"+p.Ops+"/debug/pprof/profile?seconds="+strconv.Itoa(int(load.Seconds())), name+".cpu.pprof")
+		err := save(ctx, "http://"+p.Ops+"/debug/pprof/profile?seconds="+strconv.Itoa(int(spec.Duration.Seconds())), name+".cpu.pprof")
 		if err == nil {
 			err = save(ctx, "http://"+p.Ops+"/debug/pprof/allocs", name+".allocs.pprof")
 		}

@@ -112,6 +112,8 @@ type Gateway struct {
 	waiting        *web.Slots
 	cacheSeconds   prometheus.Observer // seconds of a reservation in Redis
 	publishSeconds prometheus.Observer // and until Kafka's acknowledgement
+	cacheLimit     limit
+	publishLimit   limit
 	admitted       prometheus.Counter
 	drained        chan struct{}
 	drain          func() // closes drained, once
@@ -135,6 +137,8 @@ func New(cfg Config) (*Gateway, error) {
 		waiting:        web.NewSlots(cfg.MaxWaiting),
 		cacheSeconds:   stages.WithLabelValues("cache"),
 		publishSeconds: stages.WithLabelValues("publish"),
+		cacheLimit:     limit{after: cfg.CacheTimeout},
+		publishLimit:   limit{after: cfg.PublishTimeout},
 		drained:        make(chan struct{}),
 		admitted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seckill_gateway_admitted_total",

@@ -272,7 +272,7 @@ func (g *Gateway) deduct(w http.ResponseWriter, r *http.Request) error {
 	cached, err := g.cfg.Cache.Find(ctx, want.product.ID, want.userID, want.id)
 	if err == nil && cached.State == stock.Pending {
 		cached.ActivityID = want.product.ActivityID
-		if err := g.publish(r, cached); err != nil {
+		if err := g.publish(r, cached); err != nil { //nolint:contextcheck // see limit
 			return err
 		}
 	}

@@ -100,7 +100,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	g.admitted.Inc()
-	got, replayed, err := g.take(r, stock.Reservation{
+	got, replayed, err := g.take(r, stock.Reservation{ //nolint:contextcheck // see limit
 		ID:         id,
 		ActivityID: product.ActivityID,
 		ProductID:  product.ID,
@@ -119,8 +119,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 	if replayed {
 		w.Header().Set("Idempotent-Replayed", "true")
 	}
-	w.Header().Set("Location", r.URL.EscapedPath()+"/"+got.ID+"?user_id="+url.QueryEscape(got.UserID))
-	return web.WriteJSON(w, http.StatusAccepted, answer)
+	return writeAccepted(w, r.URL.EscapedPath()+"/"+got.ID+"?user_id="+url.QueryEscape(got.UserID), answer)
 }
 
 // madeInTime lets an expired token pass to the reservation that it has made: a
@@ -142,9 +141,7 @@ func (g *Gateway) madeInTime(ctx context.Context, productID, userID, id string) 
 // its event.
 func (g *Gateway) take(r *http.Request, want stock.Reservation) (got stock.Reservation, replayed bool, err error) {
 	start := g.cfg.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.CacheTimeout)
-	defer cancel()
-	got, replayed, err = g.cfg.Cache.Reserve(ctx, want)
+	got, replayed, err = g.cfg.Cache.Reserve(g.cacheLimit.context(), want)
 	g.cacheSeconds.Observe(g.cfg.Now().Sub(start).Seconds())
 	switch {
 	case errors.Is(err, stock.ErrBusy):
@@ -166,9 +163,7 @@ func (g *Gateway) publish(r *http.Request, taken stock.Reservation) error {
 		return nil
 	}
 	start := g.cfg.Now()
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.PublishTimeout)
-	defer cancel()
-	err := g.cfg.Publisher.Publish(ctx, created(taken, web.TraceParent(r)))
+	err := g.cfg.Publisher.Publish(g.publishLimit.context(), created(taken, web.TraceParent(r)))
 	g.publishSeconds.Observe(g.cfg.Now().Sub(start).Seconds())
 	if err != nil {
 		return problem.Fault(problem.EventsUnavailable, err)

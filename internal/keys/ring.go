@@ -48,6 +48,21 @@ func NewRing(fixed []Key, store *Store, maxAge time.Duration, now func() time.Ti
 	return r, nil
 }
 
+// Known is [Ring.Lookup] where that need not wait or load anything; found is
+// false where it might.
+func (r *Ring) Known(id string) (k Key, found bool) {
+	if k, found = r.fixed[id]; found || r.store == nil {
+		return k, found
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if k, found = r.keys[id]; !found || r.loading != nil || !r.now().Before(r.next) {
+		return Key{}, false
+	}
+	r.used[id] = true
+	return k, true
+}
+
 // Lookup finds a key by its ID. While MySQL is away the keys of the last load
 // go on counting. An error is returned only when there has never been one, or
 // ctx ended while it waited for the first.

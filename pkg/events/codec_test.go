@@ -321,3 +321,24 @@ func FuzzFromMessage(f *testing.F) {
 		}
 	})
 }
+
+// An event that is put together by hand must read as encoding/json writes it.
+func FuzzAppend(f *testing.F) {
+	f.Add("", "", int64(0), int64(0))
+	f.Add("user@example.com", `"<&>\`, int64(-1), int64(1893456000))
+	f.Fuzz(func(t *testing.T, a, b string, n, at int64) {
+		for _, e := range []Event{
+			{ReservationID: a, ActivityID: b, ProductID: a, UserID: b, Quantity: n},
+			{Channel: a},
+			{ReservationID: b, Reason: a, OrderID: b, AmountCents: n, Currency: b, PaymentRef: a, PayDeadline: time.Unix(at%1e9, n&1).UTC()},
+		} {
+			want, err := json.Marshal(e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := e.append(nil); err != nil || string(got) != string(want) {
+				t.Errorf("%s (%v), want %s", got, err, want)
+			}
+		}
+	})
+}

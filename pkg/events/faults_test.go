@@ -120,7 +120,7 @@ func TestPublishRefusedByTheBroker(t *testing.T) {
 		noise[i] = byte(i*i>>3) ^ byte(i>>1)*167
 	}
 	many[33].value = noise
-	p.cfg.Compression = NoCompression
+	p.encoder.compression = NoCompression
 	err := p.publish(t.Context(), many)
 	if !isPermanent(err) || !errors.Is(err, kafka.MessageSizeTooLarge) || !strings.Contains(err.Error(), rid(33)) {
 		t.Errorf("error %v, want a permanent one that names the event", err)
@@ -212,7 +212,7 @@ func TestConsumerBuriesTheOversized(t *testing.T) {
 		}
 	}
 	p := newPublisher(t, cfg)
-	p.cfg.Compression = NoCompression
+	p.encoder.compression = NoCompression
 	if err := p.publish(t.Context(), []record{{topic: cfg.TopicName(Reservations), key: []byte("k"), value: make([]byte, MaxBody+1)}}); err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,8 @@ type PublisherConfig struct {
 	// MaxBatch is the most events in one request to one broker. Default 1000.
 	MaxBatch int
 	// Workers is how many requests to one broker may be under way at once.
-	// Two keep the broker busy while the other's answer travels. Default 2.
+	// Two keep the broker busy while the other's answer travels; the second is
+	// sent only when a crowd of events waits for it. Default 2.
 	Workers int
 	// RequestTimeout is how long the brokers may take to replicate a request
 	// before it is sent again. Default 3 s.
@@ -68,12 +69,15 @@ type Publisher struct {
 	addr      net.Addr
 	balancer  kafka.Murmur2Balancer
 	metrics   producerMetrics
+	names     map[Topic]string // of the topics that carry events, in full
+	encoder   *encoder
+	scratch   sync.Pool // of *scratch
 
 	waiting atomic.Int64 // events in the lanes and on the wire
 	heard   atomic.Pointer[layouts]
 	fresh   atomic.Int64 // when the metadata were last thrown away, Unix ms
 
-	mu     sync.Mutex
+	mu     sync.RWMutex    // held for reading by every call, for an instant
 	lanes  map[int32]*lane // by broker
 	closed bool
 	calls  sync.WaitGroup // Publish calls under way
@@ -98,7 +102,16 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 	p := &Publisher{
 		cfg: cfg, transport: cfg.Transport(), addr: cfg.addr(),
 		balancer: kafka.Murmur2Balancer{Consistent: true}, // Java's and librdkafka's partition for every key
+		names:    map[Topic]string{},
 		lanes:    map[int32]*lane{}, stop: make(chan struct{}),
+	}
+	for _, t := range []Topic{Reservations, Rollbacks, Deductions, Orders, Payments, Channels} {
+		p.names[t] = cfg.TopicName(t)
+	}
+	p.scratch.New = func() any { return &scratch{} }
+	var err error
+	if p.encoder, err = newEncoder(cfg.Compression, cfg.Workers); err != nil {
+		panic(err) // the options are constants
 	}
 	p.metrics = newProducerMetrics(cfg.Registerer, func() float64 { return float64(p.waiting.Load()) })
 	return p
@@ -132,7 +145,7 @@ func (p *Publisher) Publish(ctx context.Context, evs ...Event) error {
 		}
 		e.Source = or(e.Source, p.cfg.Source)
 		var err error
-		if records[i], err = toRecord(e, p.cfg.TopicName(e.Topic())); err != nil {
+		if records[i], err = toRecord(e, p.names[e.Topic()]); err != nil {
 			return Permanent(err)
 		}
 	}
@@ -176,8 +189,8 @@ func (p *Publisher) publish(ctx context.Context, records []record) error {
 		p.waiting.Add(-n)
 		return ErrBusy
 	}
-	timer := prometheus.NewTimer(p.metrics.seconds)
-	defer timer.ObserveDuration()
+	start := p.cfg.Now()
+	defer func() { p.metrics.seconds.Observe(p.cfg.Now().Sub(start).Seconds()) }()
 
 	var pause *backoff.ExponentialBackOff
 	var refused error
@@ -238,7 +251,10 @@ func (p *Publisher) round(ctx context.Context, records []record, first bool) out
 	}
 	c := &call{done: make(chan struct{})}
 	c.left.Store(int64(len(records)))
-	items := make([]item, len(records))
+	items := c.lone[:]
+	if len(records) > 1 {
+		items = make([]item, len(records))
+	}
 	var byLeader map[int32][]*item // of several: a lone one needs no sorting
 	for i, r := range records {
 		it := &items[i]
@@ -299,8 +315,8 @@ func graver(a, b error) error {
 
 // begin reports whether the Publisher is open, and if so counts the caller in.
 func (p *Publisher) begin() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
 	if !p.closed {
 		p.calls.Add(1)
 	}

@@ -23,7 +23,7 @@ var ErrInUse = errors.New("in use")
 // CacheConfig says how a [Cache] works. The zero value is a good one.
 type CacheConfig struct {
 	Prefix     string                // before every key, without braces; default "seckill". One per deployment
-	Workers    int                   // callers of the reserve script per Redis server; default 2: one reads replies while the other writes
+	Workers    int                   // callers of the reserve script per Redis server; default 2: one reads replies while the other writes, when many wait
 	MaxBatch   int                   // most reservations in one script call, never over the constant MaxBatch; default 256: larger ones delay everybody else on that server
 	QueueSize  int                   // reservations that may wait per Redis server; default 16384. More wait longer before they are turned away
 	Registerer prometheus.Registerer // of the metrics; default none. Caches with the same one share their metrics
@@ -89,7 +89,7 @@ func (c *Cache) Close() {
 	c.closed = true
 	if !already {
 		for _, q := range c.coalescers {
-			close(q.queue)
+			q.close()
 		}
 	}
 	c.mu.Unlock()

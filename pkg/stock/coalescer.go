@@ -30,16 +30,29 @@ type waiting struct {
 type coalescer struct {
 	cache   *Cache
 	queue   chan *waiting
+	crowded chan struct{} // holds one: the queue has grown long
 	workers sync.WaitGroup
 }
 
+// crowd is how many callers must be queued before a further call is sent beside
+// one that is under way. Fewer had better wait for the answer that is due: a
+// call costs Redis and us as much as ten reservations in it.
+const crowd = 16
+
 // newCoalescer starts a queue's workers.
 func newCoalescer(c *Cache) *coalescer {
-	q := &coalescer{cache: c, queue: make(chan *waiting, c.cfg.QueueSize)}
-	for range c.cfg.Workers {
-		q.workers.Go(q.work)
+	q := &coalescer{cache: c, queue: make(chan *waiting, c.cfg.QueueSize), crowded: make(chan struct{}, 1)}
+	q.workers.Go(q.work)
+	for range c.cfg.Workers - 1 {
+		q.workers.Go(q.help)
 	}
 	return q
+}
+
+// close ends the workers once the queue is empty. Nobody may offer any more.
+func (q *coalescer) close() {
+	close(q.queue)
+	close(q.crowded)
 }
 
 // offer puts w into the queue, unless that is full.
@@ -47,6 +60,12 @@ func (q *coalescer) offer(w *waiting) bool {
 	q.cache.metrics.depth.Inc() // before a worker can subtract it
 	select {
 	case q.queue <- w:
+		if len(q.queue) >= crowd {
+			select {
+			case q.crowded <- struct{}{}:
+			default:
+			}
+		}
 		return true
 	default:
 		q.cache.metrics.depth.Dec()
@@ -61,6 +80,24 @@ func (q *coalescer) work() {
 		q.fill(&b, first)
 		q.send(&b)
 		b.clear()
+	}
+}
+
+// help sends batches for as long as the queue is long.
+func (q *coalescer) help() {
+	b := batch{of: map[string]*group{}}
+	for range q.crowded {
+		for len(q.queue) >= crowd {
+			select {
+			case first, open := <-q.queue:
+				if open {
+					q.fill(&b, first)
+					q.send(&b)
+					b.clear()
+				}
+			default: // the others were faster
+			}
+		}
 	}
 }
 

@@ -126,6 +126,7 @@ func (m *Mux) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve puts around a route what all routes have in common.
 func (m *Mux) serve(rt Route) http.Handler {
 	seconds, answers := m.metrics.seconds.WithLabelValues(rt.Name), m.metrics.answers(rt.Name)
+	nosniff := []string{"nosniff"} // of all answers
 	for _, bad := range []int{http.StatusInternalServerError, http.StatusServiceUnavailable} {
 		answers.of(bad) // increase() does not see the step from nothing to the first one
 	}
@@ -133,7 +134,7 @@ func (m *Mux) serve(rt Route) http.Handler {
 		start := m.cfg.Now()
 		rec := &recorder{ResponseWriter: w}
 		end := m.startTrace(r.Header, rt.Name)
-		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header()["X-Content-Type-Options"] = nosniff
 		defer func() {
 			if v := recover(); v != nil {
 				m.panicked(rec, r, v)
@@ -172,6 +173,9 @@ func (m *Mux) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case p.Cause == nil:
 		m.metrics.refusals.WithLabelValues(string(p.Code)).Inc()
+		if !m.cfg.Log.Enabled(ctx, slog.LevelDebug) {
+			break
+		}
 		m.refusals.Do(func() {
 			m.cfg.Log.DebugContext(ctx, "request refused", "code", string(p.Code), "route", r.Pattern, "trace_id", traceID(r))
 		})
@@ -222,12 +226,18 @@ func WriteJSON(w http.ResponseWriter, status int, body any) error {
 	if err != nil {
 		return fmt.Errorf("encode the answer: %w", err)
 	}
+	WriteText(w, status, text)
+	return nil
+}
+
+// WriteText is WriteJSON for a body that is JSON already.
+func WriteText(w http.ResponseWriter, status int, text []byte) {
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	if h.Get("Cache-Control") == "" {
-		h.Set("Cache-Control", "no-store")
+	values := [...]string{"application/json", "no-store"}
+	h["Content-Type"] = values[:1:1]
+	if len(h["Cache-Control"]) == 0 {
+		h["Cache-Control"] = values[1:]
 	}
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // the caller has gone; nobody is left to tell
-	return nil
 }

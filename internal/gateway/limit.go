@@ -1,0 +1,37 @@
+package gateway
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// limit gives out contexts that end after a time. All who ask within one step
+// get the same one: a context and a timer of one's own for each request cost as
+// much as its script in Redis does. A wait may thus last one step longer.
+//
+// The contexts are nobody's children. A buyer who hangs up does not end a
+// reservation half way: what Redis has taken is handed on to Kafka at once, and
+// not by the reaper seconds later.
+type limit struct {
+	after time.Duration
+	last  atomic.Pointer[context.Context]
+}
+
+// steps is how many steps a limit has.
+const steps = 16
+
+// context returns a context that ends after l.after, or up to one step later.
+func (l *limit) context() context.Context {
+	if last := l.last.Load(); last != nil && (*last).Err() == nil { // it has ended when the machine was stopped for as long
+		return *last
+	}
+	step := l.after / steps
+	ctx, cancel := context.WithTimeout(context.Background(), l.after+step)
+	context.AfterFunc(ctx, cancel) // it ends by its time alone
+	if !l.last.CompareAndSwap(nil, &ctx) {
+		return ctx // somebody else was faster; both do
+	}
+	time.AfterFunc(step, func() { l.last.Store(nil) })
+	return ctx
+}
