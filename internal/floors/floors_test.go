@@ -18,7 +18,7 @@ const module = "github.com/leadingpeers/seckill/"
 // stands on lower floors: neighbours do not know each other.
 func floors() [][]string {
 	return [][]string{
-		{"internal/fault", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "internal/trace", "api"},
+		{"internal/fault", "internal/plain", "lua", "deploy/kafka", "internal/mysql/migrations", "internal/embedded/sqltext", "internal/loop", "internal/proc", "internal/trace", "api"},
 		{"internal/embedded/dialect"},
 		{"internal/mysql", "internal/embedded", "internal/audit"},
 		{"internal/testservers", "internal/contract"}, // for tests only, see fences

@@ -5,8 +5,8 @@ import (
 	"strconv"
 
 	"github.com/leadingpeers/seckill/api"
-	"github.com/leadingpeers/seckill/internal/gateway/problem"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
+	"github.com/leadingpeers/seckill/internal/plain"
 )
 
 // writeAccepted answers 202 with a reservation. Nearly all of them are queued
@@ -23,7 +23,7 @@ func writeAccepted(w http.ResponseWriter, location string, r api.Reservation) er
 
 // appendQueued appends the JSON of a reservation that has no order.
 func appendQueued(b []byte, r api.Reservation) []byte {
-	text := func(name, value string) { b = problem.AppendText(append(b, name...), value) }
+	text := func(name, value string) { b = plain.AppendText(append(b, name...), value) }
 	number := func(name string, value int64) { b = strconv.AppendInt(append(b, name...), value, 10) }
 	text(`{"activity_id":`, r.ActivityID)
 	text(`,"currency":`, r.Currency)

@@ -9,6 +9,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/leadingpeers/seckill/internal/plain"
+
 	"github.com/segmentio/kafka-go"
 )
 
@@ -195,14 +197,14 @@ func Encode(e Event) ([]byte, error) {
 	return body, nil
 }
 
-// append appends e as encoding/json writes it, which took as long as all the
-// rest of publishing an event. A test compares the two.
+// append appends e as encoding/json writes it, whose reflection was a third of
+// publishing an event. A test compares the two.
 func (e Event) append(b []byte) ([]byte, error) {
 	start := len(b)
 	b = append(b, '{')
 	text := func(name, value string) {
 		if value != "" {
-			b = appendText(append(b, name...), value)
+			b = plain.AppendText(append(b, name...), value)
 			b = append(b, ',')
 		}
 	}
@@ -233,18 +235,6 @@ func (e Event) append(b []byte) ([]byte, error) {
 		b = b[:len(b)-1] // the last comma
 	}
 	return append(b, '}'), nil
-}
-
-// appendText appends s as encoding/json writes it. Nearly every text is plain,
-// and is copied.
-func appendText(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			text, _ := json.Marshal(s) // a string always encodes
-			return append(b, text...)
-		}
-	}
-	return append(append(append(b, '"'), s...), '"')
 }
 
 // Decode is the reverse of [Encode]. Fields it does not know are allowed, so

@@ -183,7 +183,7 @@ func (p *Publisher) send(items []*item) {
 // compressFrom is how many records a batch must have to be compressed. An
 // encoder costs as much as publishing twenty of them, and a few records have
 // little in common.
-const compressFrom = 32
+const compressFrom = 100
 
 // request carries all partitions in one message. kafka.Client.Produce takes
 // one partition a call, which costs the broker more than twice as much.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/plain"
 	"github.com/leadingpeers/seckill/pkg/stock"
 )
 
@@ -294,7 +295,7 @@ func (t Table) Write(w http.ResponseWriter, r *http.Request, p *Problem, traceID
 // append appends b as encoding/json writes it: during a sale most answers are
 // refusals, and reflection was a quarter of what they cost.
 func (p *body) append(b []byte) []byte {
-	text := func(name, value string) { b = AppendText(append(b, name...), value) }
+	text := func(name, value string) { b = plain.AppendText(append(b, name...), value) }
 	text(`{"type":`, p.Type)
 	text(`,"title":`, p.Title)
 	b = strconv.AppendInt(append(b, `,"status":`...), int64(p.Status), 10)
