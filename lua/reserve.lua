@@ -52,10 +52,12 @@ end
 local on_sale = values[4] == '1' and now >= starts_at and now < ends_at
 
 local find, sub, format = string.find, string.sub, string.format
+local pending = ',P,' .. now_ms
 local rows = {}     -- the reply
 local current = {}  -- field -> its value after the requests so far: a buyer may be in the batch twice
 local writes = {}   -- field, value, field, value...: of a field that is here twice, the later value stays
 local buyers = {}   -- to push to open
+local taken = 0     -- how many
 
 for i = 1, n do
   local field, id, digits = ARGV[i], ARGV[n + i], ARGV[n + n + i]
@@ -76,7 +78,7 @@ for i = 1, n do
   else
     local quantity = digits == '1' and 1
       or #digits <= 9 and find(digits, '^[1-9]%d*$') and tonumber(digits)
-    local units, records = 0, ''
+    local units, records = 0, nil
     if value then
       local stop = find(value, ';', 1, true)
       units, records = tonumber(sub(value, 1, stop - 1)), sub(value, stop)
@@ -88,21 +90,24 @@ for i = 1, n do
       rows[i] = 'sold_out'
     elseif units + quantity > per_user then
       rows[i] = 'over_user_limit'
-    elseif #records >= FULL then
+    elseif records and #records >= FULL then
       rows[i] = 'too_many_attempts'
     else
       surplus = surplus - quantity
-      value = format('%d', units + quantity) .. records .. ';' .. id .. ',' .. digits .. ',P,' .. now_ms
+      if records then
+        value = format('%d', units + quantity) .. records .. ';' .. id .. ',' .. digits .. pending
+      else -- nearly everybody: the fewer texts, the cheaper
+        value = digits .. ';' .. id .. ',' .. digits .. pending
+      end
       current[field] = value
-      writes[#writes + 1] = field
-      writes[#writes + 1] = value
-      buyers[#buyers + 1] = sub(field, 3)
+      taken = taken + 1
+      writes[taken + taken - 1], writes[taken + taken], buyers[taken] = field, value, sub(field, 3)
       rows[i] = '+'
     end
   end
 end
 
-if #buyers > 0 then
+if taken > 0 then
   -- open first: should this server refuse the HSET, an entry without a pending
   -- record is dropped by reap, while a record without an entry would stay for ever.
   redis.call('RPUSH', open, unpack(buyers))
