@@ -2,6 +2,7 @@ package plan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -132,24 +133,12 @@ func (s *Schedule) allDown(ctx context.Context, rng *rand.Rand) {
 				p.Kill()
 			}
 			_, err := st.Redis.Kill(0)
-			for _, name := range servers {
-				if err == nil {
-					err = st.KillServer(ctx, name)
-				}
-			}
-			return err
+			return errors.Join(err, st.KillServer(ctx, servers...))
 		},
 		End: func(ctx context.Context) error {
-			err := st.Redis.Start(ctx)
-			for _, name := range servers {
-				if err == nil {
-					err = st.StartServer(ctx, name)
-				}
-			}
+			err := errors.Join(st.Redis.Start(ctx), st.StartServer(ctx, servers...))
 			for _, p := range st.Processes {
-				if err == nil {
-					err = p.Start(ctx)
-				}
+				err = errors.Join(err, p.Start(ctx))
 			}
 			return err
 		},
@@ -173,6 +162,9 @@ func (s *Schedule) do(ctx context.Context, f Fault) {
 
 // Restore makes everything well, whatever was left.
 func Restore(ctx context.Context, st *stage.Stage) error {
+	if err := st.StartServer(ctx, append(st.Brokers(), "mysql")...); err != nil { // those that run are left alone
+		return err
+	}
 	for _, p := range st.Processes {
 		_ = p.Signal(syscall.SIGCONT)
 		if err := p.Start(ctx); err != nil {

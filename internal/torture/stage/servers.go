@@ -53,13 +53,21 @@ func (s *Stage) Brokers() []string {
 
 // KillServer ends mysql or a broker as a crash does; StartServer starts it
 // again on its data and waits until it is ready.
-func (s *Stage) KillServer(ctx context.Context, name string) error {
-	return s.script(ctx, "kill", name)
+func (s *Stage) KillServer(ctx context.Context, names ...string) error {
+	return s.script(ctx, append([]string{"kill"}, names...)...)
 }
 
-// StartServer undoes KillServer.
-func (s *Stage) StartServer(ctx context.Context, name string) error {
-	return s.script(ctx, "start", name)
+// StartServer undoes KillServer and PauseServer. Brokers that were killed
+// together are started together: one of three does not get ready alone. Kafka
+// gives up when it has not become a broker within a minute, as after a crash on
+// a busy machine; it is started again, as systemd would.
+func (s *Stage) StartServer(ctx context.Context, names ...string) (err error) {
+	for range 3 {
+		if err = s.script(ctx, append([]string{"start"}, names...)...); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // PauseServer freezes mysql or a broker; ContinueServer lets it go on.
