@@ -150,7 +150,7 @@ end: do
        balanced();
        assert(deducted <= LIMIT);                                                 /* S2 */
        row = ledger[i]; pc = 1 }
-  :: atomic { pc == 1 -> if :: row == DEDUCTED -> apply(i, row) :: else -> skip fi; pc = 2 }
+  :: atomic { pc == 1 -> apply(i, row); pc = 2 }                                  /* a refusal too */
   :: atomic { pc == 2 -> if :: row == DEDUCTED -> deductions[i] = 1 :: else -> rollbacks[i] = 1 fi; pc = 3 }
   :: atomic { pc == 3 -> reservations[i] = 0; pc = 0; row = NONE }                /* commit */
   :: atomic { pc == 3 && faults && twice > 0 -> twice--; pc = 0; row = NONE }     /* and delivered again */

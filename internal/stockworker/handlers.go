@@ -37,7 +37,8 @@ type Returner interface {
 // and answers one event for each: StockDeducted, or StockRollback for what was
 // refused or had been rolled back. A reservation that was decided before gets
 // the same event again, because nobody knows whether the first one was written.
-// Then it tells Redis of the deductions.
+// Then it tells Redis, of refusals too: should Kafka lose the rollback that
+// follows from one, and Redis have lost the reservation, nobody else would.
 //
 // With an error it also returns the events of all that has been decided; they
 // are true whatever becomes of the rest. A fault is worth repeating, and
@@ -58,16 +59,14 @@ func Deduct(cache Applier, ledger Deductor) events.Handler {
 			causes[e.ReservationID] = e
 		}
 		var next []events.Event
-		var deducted []stock.Reservation
+		var rows []stock.Reservation
 		for _, p := range parts {
 			for _, row := range p.decided {
 				next = append(next, decision(row, causes[row.ID]))
-				if row.State == stock.Deducted {
-					deducted = append(deducted, row)
-				}
 			}
+			rows = append(rows, p.decided...)
 		}
-		return next, errors.Join(err, tell(ctx, cache, deducted))
+		return next, errors.Join(err, tell(ctx, cache, rows))
 	}
 }
 
