@@ -145,15 +145,33 @@ func (k *Kafka) eachPartition(ctx context.Context, topic string, f func(id int) 
 	return nil
 }
 
-// offsets asks about one partition.
-func (k *Kafka) offsets(ctx context.Context, topic string, what ...kafka.OffsetRequest) (kafka.PartitionOffsets, error) {
-	resp, err := k.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: what}})
-	if err != nil {
-		return kafka.PartitionOffsets{}, err
+// offsets asks about one partition. A leader that has not heard of it yet, as just
+// after the partition was made, is asked again for a while.
+func (k *Kafka) offsets(ctx context.Context, topic string, what ...kafka.OffsetRequest) (got kafka.PartitionOffsets, err error) {
+	for try := 1; ; try++ {
+		resp, err := k.client.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: what}})
+		if err != nil {
+			return kafka.PartitionOffsets{}, err
+		}
+		got = resp.Topics[topic][0]
+		var refusal kafka.Error
+		if !errors.As(got.Error, &refusal) || !refusal.Temporary() || try == leaderTries {
+			return got, got.Error
+		}
+		select {
+		case <-ctx.Done():
+			return got, got.Error
+		case <-time.After(leaderPause):
+		}
 	}
-	got := resp.Topics[topic][0]
-	return got, got.Error
 }
+
+// How often, and after what pauses, a partition may be without a leader that
+// knows it.
+const (
+	leaderTries = 50
+	leaderPause = 100 * time.Millisecond
+)
 
 // Endless is the end of a stretch that has none.
 const Endless = -1
