@@ -178,11 +178,22 @@ func (b *bench) publish(ctx context.Context, cfg events.ClientConfig) (published
 	return published{float64(count.Load()) / seconds, ms(50), ms(99)}, nil
 }
 
-// ends sums the ends of the reservations' partitions.
+// ends sums the ends of the reservations' partitions. Just after its start a
+// broker may not know yet who coordinates a group, not even of nobody's.
 func ends(ctx context.Context, cfg events.ClientConfig) (sum int64, err error) {
-	lags, err := events.Lag(ctx, cfg, "nobody", events.Reservations)
-	for _, l := range lags {
-		sum += l.End
+	for range 50 {
+		var lags []events.PartitionLag
+		if lags, err = events.Lag(ctx, cfg, "nobody", events.Reservations); err == nil {
+			for _, l := range lags {
+				sum += l.End
+			}
+			return sum, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return sum, err
+	return 0, err
 }

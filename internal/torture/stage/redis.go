@@ -32,7 +32,7 @@ type Redis struct {
 	ended  [2]chan struct{} // closed when the command is over
 	master int
 	sizes  []size           // of the master's AOF, lately
-	held   map[string]int64 // units by reservation, of those that held some when it was killed
+	held   map[string]int64 // units by reservation, when it was killed
 	lost   int64            // units that Redis had promised and has lost, in all
 }
 
@@ -44,9 +44,9 @@ func (r *Redis) Lost() int64 {
 	return r.lost
 }
 
-// holdings are the units of every reservation that holds some, by its ID. The
-// master takes no writes for a moment when pause is set, so that nothing comes
-// in between.
+// holdings are the units of every reservation that Redis knows of, by its ID; 0
+// of those that it has given back. The master takes no writes for a moment when
+// pause is set, so that nothing comes in between.
 func (r *Redis) holdings(ctx context.Context, pause bool) map[string]int64 {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -64,7 +64,12 @@ func (r *Redis) holdings(ctx context.Context, pause bool) map[string]int64 {
 			}
 			_, records, _ := strings.Cut(value, ";") // units;id,quantity,letter,ms;…
 			for record := range strings.SplitSeq(records, ";") {
-				if part := strings.Split(record, ","); len(part) == 4 && part[2] != "R" {
+				part := strings.Split(record, ",")
+				if len(part) != 4 {
+					continue
+				}
+				held[part[0]] = 0
+				if part[2] != "R" {
 					held[part[0]], _ = strconv.ParseInt(part[1], 10, 64)
 				}
 			}
