@@ -75,20 +75,20 @@ func (b *Buyers) step(ctx context.Context, rng *rand.Rand, zipf *rand.Zipf) {
 	case n < 10:
 		b.hostile(ctx, rng)
 	case n < 80:
-		if w, ok := pick(rng, b, &b.recent); ok {
+		if w, ok := pick(rng, b, &b.recent, kept); ok {
 			b.buy(ctx, rng, w)
 		}
 	case n < 110: // has forgotten the key, or wants more: mostly somebody who asked just now
-		if w, ok := latest(rng, b, &b.recent); ok {
+		if w, ok := pick(rng, b, &b.recent, 500); ok {
 			w.key, w.id = newKey(rng), ""
 			b.buy(ctx, rng, w)
 		}
 	case n < 120:
-		if w, ok := pick(rng, b, &b.held); ok {
+		if w, ok := pick(rng, b, &b.held, kept); ok {
 			b.merge(ctx, rng, w)
 		}
 	case n < 180:
-		if w, ok := pick(rng, b, &b.held); ok {
+		if w, ok := pick(rng, b, &b.held, kept); ok {
 			b.look(ctx, rng, w)
 		}
 	default:
@@ -101,31 +101,25 @@ func (b *Buyers) step(ctx context.Context, rng *rand.Rand, zipf *rand.Zipf) {
 
 func newKey(rng *rand.Rand) string { return fmt.Sprintf("key-%016x", rng.Uint64()) }
 
-func pick(rng *rand.Rand, b *Buyers, from *[]wish) (wish, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if len(*from) == 0 {
-		return wish{}, false
-	}
-	return (*from)[rng.IntN(len(*from))], true
-}
+// kept is how many wishes a list of lately things has at most.
+const kept = 2000
 
-// latest picks among the last few.
-func latest(rng *rand.Rand, b *Buyers, from *[]wish) (wish, bool) {
+// pick takes one of the last so many of a list.
+func pick(rng *rand.Rand, b *Buyers, from *[]wish, last int) (wish, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(*from) == 0 {
 		return wish{}, false
 	}
-	return (*from)[len(*from)-1-rng.IntN(min(len(*from), 500))], true
+	return (*from)[len(*from)-1-rng.IntN(min(len(*from), last))], true
 }
 
 // keep appends to a list of lately things, which stays short.
 func (b *Buyers) keep(list *[]wish, w wish) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if *list = append(*list, w); len(*list) > 2000 {
-		*list = append([]wish{}, (*list)[1000:]...)
+	if *list = append(*list, w); len(*list) > kept {
+		*list = append([]wish{}, (*list)[kept/2:]...)
 	}
 }
 
