@@ -56,6 +56,18 @@ type Result struct {
 	Findings []string `json:"findings,omitempty"`
 }
 
+// refusedWithoutLoss is whether more units were refused after a 202 than Redis
+// has lost. It says nothing of faults in which Redis loses what nobody counts:
+// that is done only when it is killed or fails over.
+func (r Result) refusedWithoutLoss() bool {
+	for _, uncounted := range []string{"redis:FLUSHALL", "redis:DEL", "redis:disk-full", "all-down"} {
+		if r.FaultsByKind[uncounted] > 0 {
+			return false
+		}
+	}
+	return r.RefusedUnits > r.UnitsLost
+}
+
 // Recovery is how long after a fault a new reservation was in the ledger, in
 // seconds.
 type Recovery struct {

@@ -3,7 +3,6 @@ package torture
 import (
 	"context"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -47,12 +46,6 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 	return nil
 }
 
-// losesUncounted is whether Redis loses more in a fault than stage.Redis counts:
-// only when it is killed or fails over.
-func losesUncounted(kind string) bool {
-	return slices.Contains([]string{"redis:FLUSHALL", "redis:DEL", "redis:disk-full", "all-down"}, kind)
-}
-
 // count fills in the result.
 func (r *run) count(s judge.State) {
 	for _, group := range []string{"deduct", "settle", "channel"} { // the others get what is forged, and money for nothing
@@ -84,7 +77,7 @@ func (r *run) count(s judge.State) {
 	out.Reaped, out.Healed, out.Swept = r.scraper.Total("seckill_reaped_total"), r.scraper.Total("seckill_healed_total"), r.scraper.Total("seckill_swept_total")
 	out.Adopted, out.SeenBefore = r.scraper.Total(`seckill_cache_applied_total{outcome="adopted"}`), r.scraper.Total(`seckill_cache_applied_total{outcome="same"}`)
 	out.UnitsLost, out.RefusedUnits = r.stage.Redis.Lost(), s.RefusedUnits
-	if uncounted := slices.ContainsFunc(slices.Collect(maps.Keys(out.FaultsByKind)), losesUncounted); !r.cfg.Operate && !uncounted && out.RefusedUnits > out.UnitsLost {
+	if !r.cfg.Operate && out.refusedWithoutLoss() {
 		r.judge.Find("%d accepted units were refused, and Redis has lost %d", out.RefusedUnits, out.UnitsLost)
 	}
 	out.Growth = r.scraper.Growth()
