@@ -51,6 +51,7 @@ func TestHolesStayClosed(t *testing.T) {
 		seed uint64
 		why  string
 	}{
+		{1332944, "a worker tells Redis of a row 16 minutes after the ledger changed it, and Redis forgets it at once"},
 		{3067457, "Redis restarts again and loses the Healer's healing, whose rows are older than its margin"},
 		{5165234, "a restart, FLUSHALL and a load, which the next restart undoes: the first restart's doubt must not be forgotten"},
 		{5174678, "a load loses its lock, a decision comes between, and the load fails after it has published"},

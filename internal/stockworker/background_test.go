@@ -307,16 +307,20 @@ func TestHealer(t *testing.T) {
 				[]string{"configure p true", "heal p 10m1s"},
 				"the tail is lost; what changed up to 10 minutes before Redis was last seen, 1 s ago", true,
 			},
+			{time.Second, nothing, []string{"heal p 0s"}, "then the rest: Redis may have been told of an older row just before it forgot", false},
 			{time.Second, nothing, nil, "once is enough", false},
 			{
 				time.Minute + time.Second, func(w world) { w.run = "c" },
-				[]string{"configure p true", "heal p 11m3s"},
-				"the healing may be among what is lost now, and its rows may be older than 10 minutes", true,
+				[]string{"configure p true", "heal p 10m1s"},
+				"again what is likely to be lost first", true,
 			},
+			{time.Second, nothing, []string{"heal p 0s"}, "the healing may be among what is lost now, and its rows may be older than 10 minutes", false},
 		}},
 		{"restart of Redis soon after the worker's", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
-			{2 * time.Second, func(w world) { w.run = "b" }, []string{"configure p true", "heal p 0s"}, "all that the start has healed may be lost again", false},
+			{2 * time.Second, func(w world) { w.run = "b" }, []string{"configure p true", "heal p 10m1s"}, "what is likely to be lost", false},
+			{time.Second, func(w world) { w.run = "c" }, []string{"configure p true", "heal p 10m1s"}, "the same in a crash loop, each time", false},
+			{time.Second, nothing, []string{"heal p 0s"}, "all that the start has healed may be lost again", false},
 		}},
 		{"restart of an empty Redis", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
@@ -334,9 +338,10 @@ func TestHealer(t *testing.T) {
 			{0, nothing, nil, "paused, so not loaded", false},
 			{
 				time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = true },
-				[]string{"configure p true", "heal p 0s"},
+				[]string{"configure p true", "heal p 10m1s"},
 				"it is there all at once: the other copy may have died between loading and healing", false,
 			},
+			{time.Second, nothing, []string{"heal p 0s"}, "then the rest", false},
 		}},
 		{"short absence", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
@@ -347,11 +352,13 @@ func TestHealer(t *testing.T) {
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
 			{20*time.Minute + time.Second, func(w world) { w.away = errAway }, nil, "Redis does not answer", true},
 			{time.Minute, func(w world) { w.away = nil }, []string{"configure p true", "heal p 11m1s"}, "a minute: healed from 10 minutes before it", false},
+			{time.Second, nothing, []string{"heal p 0s"}, "then the rest", false},
 		}},
 		{"MySQL away meanwhile", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
 			{20*time.Minute + time.Second, func(w world) { w.err = errAway; w.run = "b" }, nil, "Redis restarts while the catalogue cannot be read", true},
 			{29 * time.Minute, func(w world) { w.err = nil }, []string{"configure p true", "heal p 39m1s"}, "the debt is kept, counted from when Redis was last seen well", false},
+			{time.Second, nothing, []string{"heal p 0s"}, "then the rest", false},
 		}},
 		{"one fails", catalog.Online, nil, []act{
 			{0, func(w world) { w.products = append(w.products, product("q")); w.loadErr["p"] = errAway }, []string{"load p true", "load q true"}, "p's trouble is not q's", false},

@@ -54,8 +54,8 @@ type HealerConfig struct {
 	Every          time.Duration         // pause between two rounds; default 1 s
 	ConfigureEvery time.Duration         // how often the terms in Redis are set again although nothing is known to have changed; default 10 s
 	AwayAfter      time.Duration         // an absence of Redis that calls for healing; default 60 s
-	Margin         time.Duration         // how long before Redis was last seen well its losses may have begun; default 10 min
-	Timeout        time.Duration         // longest that loading or healing one product may take, well below Margin; default 60 s
+	Margin         time.Duration         // what the ledger changed this long before Redis was last seen well is healed first; default 10 min
+	Timeout        time.Duration         // longest that loading or healing one product may take; default 60 s
 	Parallel       int                   // products worked on at once; default 4. 1 = one after the other, on the goroutine of the step
 	Now            func() time.Time      // clock for intervals; required
 	Log            *slog.Logger          // default: none
@@ -68,10 +68,11 @@ type HealerConfig struct {
 //   - a product of an online activity that is not in Redis is loaded. This is
 //     also the warm-up: it happens as soon as the activity is published.
 //   - a product whose history in Redis the Healer does not know to be whole is
-//     healed: all of it at the Healer's start, else what changed since Redis was
-//     last seen well, with a margin. History is in doubt after a restart or
-//     failover of Redis, after an absence, and when somebody else has loaded
-//     the product.
+//     healed: what changed since Redis was last seen well, with a margin, and in
+//     the next round all of it, because a worker may have told Redis of an old
+//     row just before Redis forgot it. History is in doubt at the Healer's
+//     start, after a restart or failover of Redis, after an absence, and when
+//     somebody else has loaded the product.
 //   - the terms (on sale or not, window, limits) are set in Redis when they have
 //     changed in the catalogue, and every ConfigureEvery in any case, because an
 //     operator's change may have found Redis away.
@@ -97,10 +98,9 @@ type Healer struct {
 // memory is what the Healer knows of a product. Its zero value is a product
 // whose whole history is in doubt.
 type memory struct {
-	whole  bool        // Redis agrees with the ledger, as far as is known
-	since  time.Time   // changes from here on are in doubt, or were until healed; zero = all
-	healed time.Time   // when it became whole
-	terms  stock.Terms // as last set in Redis
+	whole bool        // Redis agrees with the ledger, as far as is known
+	since time.Time   // what changed from here on is healed before the rest; zero = that is done, or not worth it
+	terms stock.Terms // as last set in Redis
 }
 
 // NewHealer returns a Healer that is not running yet.
@@ -187,22 +187,15 @@ func (h *Healer) watch(ctx context.Context) error {
 	return nil
 }
 
-// doubt notes that Redis may have lost what it was told around and after seen.
+// doubt notes that Redis may have lost what it was told around and after seen,
+// of any row: most of them have changed since then, the rest may be of any age.
 func (h *Healer) doubt(seen time.Time) {
 	for _, m := range h.products {
 		m.doubt(seen.Add(-h.cfg.Margin))
 	}
 }
 
-// doubt notes that Redis may have lost what it was told since from. What is in
-// doubt from earlier on stays so, and what was healed or loaded after from is
-// in doubt again: Redis may have lost that, too, and its rows may be much older.
-func (m *memory) doubt(from time.Time) {
-	if m.whole && m.healed.Before(from) {
-		m.since = from
-	}
-	m.whole, m.terms = false, stock.Terms{}
-}
+func (m *memory) doubt(from time.Time) { *m = memory{since: from} }
 
 // ware is a product of the current listing.
 type ware struct {
@@ -273,7 +266,7 @@ func (h *Healer) load(ctx context.Context, w ware) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", w.terms.ProductID, err)
 	}
-	w.memory.whole, w.memory.healed = true, h.cfg.Now()
+	w.memory.whole, w.memory.since = true, time.Time{}
 	if loaded { // else another copy was faster, perhaps under other terms
 		w.memory.terms = w.terms
 		h.loaded.Inc()
@@ -284,7 +277,8 @@ func (h *Healer) load(ctx context.Context, w ware) error {
 
 func (h *Healer) heal(ctx context.Context, w ware) error {
 	var within time.Duration // all
-	if !w.memory.since.IsZero() {
+	all := w.memory.since.IsZero()
+	if !all {
 		within = h.cfg.Now().Sub(w.memory.since)
 	}
 	got, err := h.shelf.Heal(ctx, w.terms.ProductID, within)
@@ -297,7 +291,7 @@ func (h *Healer) heal(ctx context.Context, w ware) error {
 	if got.NotLoaded > 0 {
 		return nil // it has vanished meanwhile; the next round loads it
 	}
-	w.memory.whole, w.memory.healed = true, h.cfg.Now()
+	w.memory.whole, w.memory.since = all, time.Time{}
 	if got.Changed+got.Adopted+got.Tombstones > 0 {
 		h.cfg.Log.Info("healed a product in Redis", "product", w.terms.ProductID,
 			"changed", got.Changed, "adopted", got.Adopted, "tombstones", got.Tombstones)
