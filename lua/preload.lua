@@ -10,9 +10,10 @@
 --            ttl     1 to 999999999 ms: when the loader dies, the temporary hash goes by itself
 --            field   'u:' and the buyer, once per load
 --            value   '<units held>;<ID>,<quantity>,<C|R>,<ms>;...'
--- or       'publish', fields, surplus, per_order, per_user, state, starts_at, ends_at, total, restocks
+-- or       'publish', fields, surplus, per_order, per_user, state, starts_at, ends_at, total, restocks, load
 --            fields  how many fields the fill calls have put there, 0 or more
 --            state   '1' on sale, '0' closed; the others are whole decimal numbers, 0 or more, times in ms
+--            load    names this load, 1 to 32 of a-z and 0-9: whoever keeps the product right sees that it was loaded anew
 --
 -- Reply    'filled'  the temporary hash has the fields and lives for ttl again
 --          'loaded'  the product is here now, by this call
@@ -33,6 +34,9 @@ elseif verb == 'publish' then
     if not string.find(ARGV[i] or '', '^%d+$') then
       return redis.error_reply('ERR preload publish takes 9 whole numbers')
     end
+  end
+  if #(ARGV[11] or '') > 32 or not string.find(ARGV[11] or '', '^[a-z0-9]+$') then
+    return redis.error_reply('ERR preload publish takes the name of the load')
   end
 else
   return redis.error_reply('ERR preload knows fill and publish')
@@ -55,7 +59,7 @@ if redis.call('HLEN', temporary) ~= tonumber(ARGV[2]) then
   return 'lost'
 end
 redis.call('HSET', temporary, 'surplus', ARGV[3], 'per_order', ARGV[4], 'per_user', ARGV[5],
-  'state', ARGV[6], 'starts_at', ARGV[7], 'ends_at', ARGV[8], 'total', ARGV[9], 'restocks', ARGV[10])
+  'state', ARGV[6], 'starts_at', ARGV[7], 'ends_at', ARGV[8], 'total', ARGV[9], 'restocks', ARGV[10], 'load', ARGV[11])
 redis.call('PERSIST', temporary)
 redis.call('RENAMENX', temporary, product)
 return 'loaded'

@@ -82,7 +82,7 @@ func (b Books) Accounts(ctx context.Context, products []string) ([]Account, erro
 	}
 	var out []Account
 	for _, p := range products {
-		a := Account{ProductID: p, Loaded: loaded[p]}
+		a := Account{ProductID: p, Loaded: loaded[p] != ""}
 		if a.Loaded {
 			c, err := b.Cache.Counts(ctx, p)
 			if err != nil {

@@ -133,9 +133,10 @@ func (s *Simulator) disorder() {
 	case p.Len() > 0 && s.one(2):
 		s.count("double")
 		p.Double(s.n(p.Len()))
-	case p.Waiting() > 1 && !p.Busy:
-		s.count("reorder")
-		p.Swap(s.n(p.Waiting()), s.n(p.Waiting()))
+	case p.Waiting() > 1:
+		if p.Swap(s.n(p.Waiting()), s.n(p.Waiting())) {
+			s.count("reorder")
+		}
 	}
 }
 
@@ -178,7 +179,7 @@ func (s *Simulator) operate() {
 		s.mysql.SetState([2]catalog.ActivityState{catalog.Online, catalog.Paused}[s.n(2)])
 	case 4:
 		s.start(s.procs[gateway], "load "+product, func() {
-			_, err := shelfWire{cacheWire{s}}.Load(forever(), s.terms(product))
+			_, err := s.newShelf().Load(forever(), s.terms(product))
 			s.sayErr("load", err)
 		}, nil)
 	}

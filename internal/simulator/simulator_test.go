@@ -52,6 +52,8 @@ func TestHolesStayClosed(t *testing.T) {
 		why  string
 	}{
 		{1332944, "a worker tells Redis of a row 16 minutes after the ledger changed it, and Redis forgets it at once"},
+		{6922207, "a load loses its lock, is paused for longer than the margin, and publishes what the ledger had before"},
+		{14226673, "a load loses its lock, publishes what the ledger had before a loss, and dies before it heals"},
 		{3067457, "Redis restarts again and loses the Healer's healing, whose rows are older than its margin"},
 		{5165234, "a restart, FLUSHALL and a load, which the next restart undoes: the first restart's doubt must not be forgotten"},
 		{5174678, "a load loses its lock, a decision comes between, and the load fails after it has published"},

@@ -46,11 +46,7 @@ func (s *Simulator) cross(to server, what string, effect func()) error {
 		s.say("  %s: %s is out of time", s.current.of.name, what)
 		return context.DeadlineExceeded
 	}
-	fate := s.mishap(to)
-	if fate == delayed && what == publishLoad {
-		fate = lost // see publishLoad
-	}
-	switch fate {
+	switch s.mishap(to) {
 	case arrives:
 		s.say("  %s: %s", s.current.of.name, what)
 		effect()
@@ -69,13 +65,6 @@ func (s *Simulator) cross(to server, what string, effect func()) error {
 	}
 	return to.fault()
 }
-
-// publishLoad is the last call of a load. That it arrives after its caller has
-// given up, and with it the lock of the stock row, is not played: Redis then has
-// a product as it was before the latest decisions, and when every Healer was
-// paused from the product's loss to that moment, none of them knows. In the
-// real system the Auditor sees the drift and has the product healed.
-const publishLoad = "preload publish"
 
 // fate is what becomes of an effect on its way.
 type fate int
@@ -205,7 +194,7 @@ func (w cacheWire) Preload(_ context.Context, terms stock.Terms, available int64
 		return false, err
 	}
 	gone := false
-	err = w.cross(redis, publishLoad, func() {
+	err = w.cross(redis, "preload publish", func() {
 		if gone = len(all) > 0 && w.redis.Wiped() != wiped; !gone {
 			loaded = w.redis.Preload(terms, available, all)
 			w.touch()
@@ -229,7 +218,7 @@ func (w cacheWire) Configure(_ context.Context, terms stock.Terms) error {
 	return err
 }
 
-func (w cacheWire) Loaded(_ context.Context, products []string) (out map[string]bool, err error) {
+func (w cacheWire) Loaded(_ context.Context, products []string) (out map[string]string, err error) {
 	err = w.cross(redis, "loaded", func() { out = w.redis.Loaded(products) })
 	if w.current != nil {
 		w.current.until = w.clock.Add(tendTimeout) // what the Healer does next has an end
@@ -246,7 +235,19 @@ func (w cacheWire) RunID(context.Context) (id string, err error) {
 }
 
 // shelfWire is what the Healer sees: stock.Load and stock.Heal over the wires.
-type shelfWire struct{ cacheWire }
+type shelfWire struct {
+	cacheWire
+	loads map[string]string // of a mutant: the load of each product that was last to be healed
+}
+
+// newShelf makes the shelf of one Healer.
+func (s *Simulator) newShelf() shelfWire {
+	w := shelfWire{cacheWire: cacheWire{s}}
+	if s.mutant == memory.NoHealAfterLoad {
+		w.loads = make(map[string]string)
+	}
+	return w
+}
 
 func (w shelfWire) Load(ctx context.Context, terms stock.Terms) (bool, error) {
 	if w.mutant != memory.NoHealAfterLoad {
@@ -259,13 +260,19 @@ func (w shelfWire) Load(ctx context.Context, terms stock.Terms) (bool, error) {
 		loaded = loaded || done
 		return err
 	})
-	if is, known := w.Loaded(ctx, []string{terms.ProductID}); known == nil && is[terms.ProductID] {
+	if is, known := w.Loaded(ctx, []string{terms.ProductID}); known == nil && is[terms.ProductID] != "" {
 		return loaded, nil
 	}
 	return loaded, err
 }
 
 func (w shelfWire) Heal(ctx context.Context, product string, within time.Duration) (stock.Applied, error) {
+	if w.loads != nil {
+		if load := w.redis.Loaded(w.products)[product]; load != w.loads[product] {
+			w.loads[product] = load
+			return stock.Applied{}, nil
+		}
+	}
 	return stock.Heal(ctx, w, ledgerWire{w.Simulator}, product, within)
 }
 

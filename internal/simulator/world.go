@@ -58,7 +58,7 @@ func (s *Simulator) begin(p *process) {
 			log = nowhere{}
 		}
 		p.reaper = stockworker.NewReaper(catalogueWire{s}, cacheWire{s}, log, stockworker.ReaperConfig{Parallel: 1, Now: s.now})
-		p.healer = stockworker.NewHealer(catalogueWire{s}, shelfWire{cacheWire{s}}, stockworker.HealerConfig{Parallel: 1, Now: s.now})
+		p.healer = stockworker.NewHealer(catalogueWire{s}, s.newShelf(), stockworker.HealerConfig{Parallel: 1, Now: s.now})
 	}
 }
 

@@ -193,7 +193,8 @@ type fakeShelf struct {
 	mu      sync.Mutex
 	run     string
 	away    error
-	loaded  map[string]bool
+	loaded  map[string]string // by which load
+	loads   int
 	loadErr map[string]error
 	lost    bool // somebody else always loads first
 	did     []string
@@ -205,12 +206,14 @@ func (s *fakeShelf) RunID(context.Context) (string, error) {
 	return s.run, s.away
 }
 
-func (s *fakeShelf) Loaded(_ context.Context, ids []string) (map[string]bool, error) {
+func (s *fakeShelf) Loaded(_ context.Context, ids []string) (map[string]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := make(map[string]bool)
+	out := make(map[string]string)
 	for _, id := range ids {
-		out[id] = s.loaded[id]
+		if load := s.loaded[id]; load != "" {
+			out[id] = load
+		}
 	}
 	return out, s.away
 }
@@ -227,7 +230,8 @@ func (s *fakeShelf) Load(_ context.Context, terms stock.Terms) (bool, error) {
 	if err := s.loadErr[terms.ProductID]; err != nil {
 		return false, err
 	}
-	s.loaded[terms.ProductID] = true
+	s.loads++
+	s.loaded[terms.ProductID] = fmt.Sprint("load", s.loads)
 	return !s.lost, nil
 }
 
@@ -284,8 +288,9 @@ func TestHealer(t *testing.T) {
 		acts   []act
 	}{
 		{"publish", catalog.Online, nil, []act{
-			{0, nothing, []string{"load p true"}, "the warm-up: loaded as soon as it is listed, and healed by Load itself", false},
-			{5 * time.Second, nothing, nil, "then there is nothing to do", false},
+			{0, nothing, []string{"load p true"}, "the warm-up: loaded as soon as it is listed", false},
+			{time.Second, nothing, []string{"heal p 0s"}, "what a load has put there may be old", false},
+			{4 * time.Second, nothing, nil, "then there is nothing to do", false},
 			{5 * time.Second, nothing, []string{"configure p true"}, "the terms are set every 10 s: Redis may have been away when an operator changed them", false},
 			{time.Second, func(w world) { w.state = catalog.Paused }, []string{"configure p false"}, "a pause reaches Redis at the next round", false},
 			{time.Second, func(w world) { w.state = catalog.Online }, []string{"configure p true"}, "so does its end", false},
@@ -324,24 +329,28 @@ func TestHealer(t *testing.T) {
 		}},
 		{"restart of an empty Redis", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
-			{2 * time.Second, func(w world) { w.run = "b"; w.loaded["p"] = false }, []string{"load p true"}, "all is lost: from the ledger, and Load heals", false},
+			{2 * time.Second, func(w world) { w.run = "b"; w.loaded["p"] = "" }, []string{"load p true"}, "all is lost: from the ledger, and Load heals", false},
 		}},
 		{"lost key", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
-			{2 * time.Second, func(w world) { w.loaded["p"] = false }, []string{"load p true"}, "DEL or eviction of one product", false},
+			{2 * time.Second, func(w world) { w.loaded["p"] = "" }, []string{"load p true"}, "DEL or eviction of one product", false},
+		}},
+		{"lost and loaded between two rounds", catalog.Online, []string{"p"}, []act{
+			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
+			{2 * time.Second, func(w world) { w.loaded["p"] = "another" }, []string{"configure p true", "heal p 0s"}, "by an operator, who may have lost the lock and then died", false},
+			{time.Second, nothing, nil, "once is enough", false},
 		}},
 		{"another copy loads", catalog.Online, nil, []act{
 			{0, func(w world) { w.lost = true }, []string{"load p true"}, "Load finds it there, and has healed it all the same", false},
-			{time.Second, nothing, []string{"configure p true"}, "the other copy may have known other terms", false},
+			{time.Second, nothing, []string{"configure p true", "heal p 0s"}, "the other copy may have known other terms", false},
 		}},
 		{"another copy has loaded", catalog.Paused, nil, []act{
 			{0, nothing, nil, "paused, so not loaded", false},
 			{
-				time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = true },
-				[]string{"configure p true", "heal p 10m1s"},
+				time.Second, func(w world) { w.state = catalog.Online; w.loaded["p"] = "another" },
+				[]string{"configure p true", "heal p 0s"},
 				"it is there all at once: the other copy may have died between loading and healing", false,
 			},
-			{time.Second, nothing, []string{"heal p 0s"}, "then the rest", false},
 		}},
 		{"short absence", catalog.Online, []string{"p"}, []act{
 			{0, nothing, []string{"configure p true", "heal p 0s"}, "the start", false},
@@ -369,11 +378,11 @@ func TestHealer(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := world{
-					&fakeShelf{run: "a", loaded: make(map[string]bool), loadErr: make(map[string]error)},
+					&fakeShelf{run: "a", loaded: make(map[string]string), loadErr: make(map[string]error)},
 					&fakeCatalogue{state: tt.state, products: []catalog.Product{product("p")}},
 				}
 				for _, p := range tt.loaded {
-					w.fakeShelf.loaded[p] = true
+					w.fakeShelf.loaded[p] = "before"
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()

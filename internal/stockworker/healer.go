@@ -20,8 +20,8 @@ import (
 type Shelf interface {
 	// RunID changes when Redis has restarted or failed over.
 	RunID(ctx context.Context) (string, error)
-	// Loaded says which of the products are in Redis.
-	Loaded(ctx context.Context, productIDs []string) (map[string]bool, error)
+	// Loaded says by which load each of the products came into Redis; one that is not there is missing.
+	Loaded(ctx context.Context, productIDs []string) (map[string]string, error)
 	// Configure sets what a product in Redis is sold under.
 	Configure(ctx context.Context, terms stock.Terms) error
 	// Load puts a product into Redis from the ledger, unless it is there, and heals it.
@@ -68,11 +68,12 @@ type HealerConfig struct {
 //   - a product of an online activity that is not in Redis is loaded. This is
 //     also the warm-up: it happens as soon as the activity is published.
 //   - a product whose history in Redis the Healer does not know to be whole is
-//     healed: what changed since Redis was last seen well, with a margin, and in
+//     healed. It is in doubt at the Healer's start and when the product was
+//     loaded anew, by whomever, because a load may have lost its lock; also
+//     after a restart or failover of Redis and after an absence: what changed
+//     since Redis was last seen well, with a margin, is healed first then, and in
 //     the next round all of it, because a worker may have told Redis of an old
-//     row just before Redis forgot it. History is in doubt at the Healer's
-//     start, after a restart or failover of Redis, after an absence, and when
-//     somebody else has loaded the product.
+//     row just before Redis forgot it.
 //   - the terms (on sale or not, window, limits) are set in Redis when they have
 //     changed in the catalogue, and every ConfigureEvery in any case, because an
 //     operator's change may have found Redis away.
@@ -99,7 +100,8 @@ type Healer struct {
 // whose whole history is in doubt.
 type memory struct {
 	whole bool        // Redis agrees with the ledger, as far as is known
-	since time.Time   // what changed from here on is healed before the rest; zero = that is done, or not worth it
+	since time.Time   // what changed from here on is healed before the rest; zero = nothing is
+	load  string      // by which the product came into Redis, as last seen
 	terms stock.Terms // as last set in Redis
 }
 
@@ -195,7 +197,7 @@ func (h *Healer) doubt(seen time.Time) {
 	}
 }
 
-func (m *memory) doubt(from time.Time) { *m = memory{since: from} }
+func (m *memory) doubt(from time.Time) { *m = memory{since: from, load: m.load} }
 
 // ware is a product of the current listing.
 type ware struct {
@@ -235,11 +237,13 @@ func terms(a catalog.Activity, p catalog.Product) stock.Terms {
 }
 
 // tend does for one product what it needs.
-func (h *Healer) tend(ctx context.Context, w ware, loaded, configure bool) error {
+func (h *Healer) tend(ctx context.Context, w ware, load string, configure bool) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Timeout)
 	defer cancel()
-	if !loaded {
-		w.memory.doubt(h.seen.Add(-h.cfg.Margin)) // another copy may load it, or a restart of Redis bring it back
+	if load != w.memory.load { // what a load has put there may be an old state of the ledger
+		*w.memory = memory{load: load}
+	}
+	if load == "" {
 		if !w.online {
 			return nil
 		}
@@ -266,7 +270,6 @@ func (h *Healer) load(ctx context.Context, w ware) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", w.terms.ProductID, err)
 	}
-	w.memory.whole, w.memory.since = true, time.Time{}
 	if loaded { // else another copy was faster, perhaps under other terms
 		w.memory.terms = w.terms
 		h.loaded.Inc()

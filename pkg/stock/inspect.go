@@ -11,16 +11,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Loaded says which of the products are in Redis, in one round trip.
-func (c *Cache) Loaded(ctx context.Context, productIDs []string) (map[string]bool, error) {
-	loaded := make(map[string]bool, len(productIDs))
+// Loaded says by which load each of the products came into Redis, in one round
+// trip; one that is not there is missing. Every [Cache.Preload] that puts a
+// product there has a name of its own.
+func (c *Cache) Loaded(ctx context.Context, productIDs []string) (map[string]string, error) {
+	loaded := make(map[string]string, len(productIDs))
 	if len(productIDs) == 0 {
 		return loaded, nil
 	}
-	there := make([]*redis.BoolCmd, len(productIDs))
+	there := make([]*redis.SliceCmd, len(productIDs))
 	_, err := c.client.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, id := range productIDs {
-			there[i] = pipe.HExists(ctx, c.keys.product(id), surplusField)
+			there[i] = pipe.HMGet(ctx, c.keys.product(id), surplusField, loadField)
 		}
 		return nil
 	})
@@ -28,7 +30,13 @@ func (c *Cache) Loaded(ctx context.Context, productIDs []string) (map[string]boo
 		return nil, fmt.Errorf("which of %d products are loaded: %w", len(productIDs), err)
 	}
 	for i, id := range productIDs {
-		loaded[id] = there[i].Val()
+		switch values := there[i].Val(); {
+		case values[0] == nil:
+		case values[1] == nil:
+			loaded[id] = "unnamed" // by a version that gave loads no names
+		default:
+			loaded[id] = fmt.Sprint(values[1])
+		}
 	}
 	return loaded, nil
 }

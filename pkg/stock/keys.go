@@ -19,6 +19,7 @@ const (
 	stateField    = "state"
 	startsAtField = "starts_at"
 	endsAtField   = "ends_at"
-	termFields    = 8    // surplus, per_order, per_user, state, starts_at, ends_at, total, restocks
+	loadField     = "load"
+	termFields    = 9    // surplus, per_order, per_user, state, starts_at, ends_at, total, restocks, load
 	userPrefix    = "u:" // before a buyer's ID
 )

@@ -13,8 +13,9 @@ import (
 // healChunk is how many rows of the ledger are applied at once.
 const healChunk = 2000
 
-// healAfterLoad is how far back Load heals: longer than a decision of the
-// ledger and the telling of it can lie apart.
+// healAfterLoad is how far back Load heals: longer than most decisions of the
+// ledger and the telling of them lie apart. Workers that keep the product right
+// see by [Cache.Loaded] that it was loaded anew, and heal the rest.
 const healAfterLoad = 10 * time.Minute
 
 // Fillable is Redis as [Load] and [Heal] fill it. *Cache is one.

@@ -68,16 +68,17 @@ func (c *Cache) Preload(ctx context.Context, terms Terms, available int64, rows 
 	if available < 0 || available > maxCount {
 		return false, fmt.Errorf("preload %s: %d units available: want 0 to %d", terms.ProductID, available, int64(maxCount))
 	}
+	nonce := strconv.FormatUint(rand.Uint64(), 36)
 	p := preload{
 		cache: c,
 		terms: terms,
-		keys:  []string{c.keys.product(terms.ProductID), c.keys.load(terms.ProductID, strconv.FormatUint(rand.Uint64(), 36))},
+		keys:  []string{c.keys.product(terms.ProductID), c.keys.load(terms.ProductID, nonce)},
 	}
 	reply, err := p.fill(ctx, rows)
 	fault.Point(fault.AfterFill)
 	if err == nil && reply != "exists" {
 		argv := append([]any{"publish", p.fields, available}, terms.argv()...)
-		reply, err = c.call(ctx, c.scripts.preload, p.keys, argv...)
+		reply, err = c.call(ctx, c.scripts.preload, p.keys, append(argv, nonce)...)
 	}
 	switch {
 	case err != nil:

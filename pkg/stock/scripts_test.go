@@ -336,7 +336,7 @@ func TestReapScript(t *testing.T) {
 }
 
 func TestPreloadScript(t *testing.T) {
-	publish := []string{"publish", "1", "7", "5", "10", "1", "0", "99", "9", "0"}
+	publish := []string{"publish", "1", "7", "5", "10", "1", "0", "99", "9", "0", "a1"}
 	field := []string{"u:ann", "1;" + id(1) + ",1,C," + then}
 	for _, tt := range []struct {
 		why       string
@@ -378,7 +378,7 @@ func TestPreloadScript(t *testing.T) {
 			}
 			after := s.get()
 			if tt.loaded {
-				if after["surplus"] != "7" || after["ends_at"] != "99" || after["total"] != "9" || after["restocks"] != "0" || len(after) != termFields+len(tt.temporary)/2 {
+				if after["surplus"] != "7" || after["ends_at"] != "99" || after["total"] != "9" || after["restocks"] != "0" || after["load"] != "a1" || len(after) != termFields+len(tt.temporary)/2 {
 					t.Errorf("loaded %v", after)
 				}
 				if ttl := s.client.PTTL(t.Context(), s.keys.product(s.product)).Val(); ttl != -1 {

@@ -50,7 +50,7 @@ type ProductStore interface {
 type Cache interface {
 	Configure(ctx context.Context, terms stock.Terms) error
 	Flush(ctx context.Context, productID string, force bool) error
-	Loaded(ctx context.Context, productIDs []string) (map[string]bool, error)
+	Loaded(ctx context.Context, productIDs []string) (map[string]string, error)
 }
 
 // LoadFunc fills a product into Redis from the ledger; false means that it was

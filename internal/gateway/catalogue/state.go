@@ -64,7 +64,7 @@ func (c *Catalogue) publishable(ctx context.Context, id string, preload bool) er
 			return problem.Fault(problem.CacheUnavailable, err)
 		}
 		for _, id := range ids {
-			if !loaded[id] {
+			if loaded[id] == "" {
 				list = append(list, problem.Item{Field: "products/" + id, Detail: "is not preloaded"})
 			}
 		}

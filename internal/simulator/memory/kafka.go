@@ -131,10 +131,16 @@ func (p *Partition) Double(i int) {
 	p.log = append(p.log, p.log[i])
 }
 
-// Swap lets two waiting records change places, as two producers or a retry do.
-func (p *Partition) Swap(i, j int) {
+// Swap lets two records that nobody has fetched, counted from the position,
+// change places, as two producers or a retry do, and reports whether it did. The
+// order of those that were fetched is fixed.
+func (p *Partition) Swap(i, j int) bool {
 	i, j = p.committed+i, p.committed+j
+	if i == j || p.log[i].Tried || p.log[j].Tried {
+		return false
+	}
 	p.log[i], p.log[j] = p.log[j], p.log[i]
+	return true
 }
 
 // Len is how many records there ever were.

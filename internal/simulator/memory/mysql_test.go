@@ -261,11 +261,16 @@ func (b *books) cancel(rt *rapid.T) {
 }
 
 // expire waits until the orders that have a millisecond to be paid are due by
-// the database's clock.
+// the database's clock and by the model's, which placed them a moment later.
 func (b *books) expire(rt *rapid.T) {
 	for waiting := 1; waiting > 0; {
 		b.must(b.db.QueryRowContext(b.Context(),
 			"SELECT COUNT(*) FROM orders WHERE state = 'awaiting_payment' AND pay_deadline > NOW(3) AND pay_deadline < TIMESTAMPADD(SECOND, 60, NOW(3))").Scan(&waiting))
+		for _, o := range b.model.Orders() {
+			if left := time.Until(o.PayDeadline); o.State == order.AwaitingPayment && left > 0 && left < time.Minute {
+				waiting++
+			}
+		}
 	}
 	got, err := b.orders.Expire(b.Context(), order.MaxBatch, note)
 	say, _ := b.model.Expire(order.MaxBatch, note)

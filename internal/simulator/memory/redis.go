@@ -19,6 +19,7 @@ type Redis struct {
 	now    func() time.Time
 	life   int    // counts the restarts
 	wiped  int    // counts the losses of keys that somebody may be filling
+	loads  int    // counts what has put a product here
 	slots  []slot // one for each product that was ever here
 	disk   []slot // as a restart finds them
 }
@@ -26,7 +27,7 @@ type Redis struct {
 // slot is one product's hash and its list.
 type slot struct {
 	product string
-	loaded  bool
+	load    string // by which the product is here, "" = it is not
 	surplus int64
 	terms   stock.Terms
 	buyers  []buyer
@@ -131,7 +132,7 @@ func (b *buyer) full() bool {
 func (r *Redis) Reserve(want stock.Reservation) (got stock.Reservation, replayed bool, err error) {
 	got = stock.Reservation{ID: want.ID, ActivityID: want.ActivityID, ProductID: want.ProductID, UserID: want.UserID, Quantity: want.Quantity}
 	s := r.slot(want.ProductID)
-	if !s.loaded {
+	if s.load == "" {
 		return stock.Reservation{}, false, stock.NotLoaded
 	}
 	b := s.buyer(want.UserID)
@@ -189,7 +190,7 @@ func (r *Redis) refuses(s *slot, b *buyer, quantity int64) stock.Refusal {
 func (r *Redis) Apply(rows []stock.Reservation) (out stock.Applied) {
 	for _, row := range rows {
 		s := r.slot(row.ProductID)
-		if !s.loaded {
+		if s.load == "" {
 			out.NotLoaded++
 			continue
 		}
@@ -237,7 +238,7 @@ func (r *Redis) Apply(rows []stock.Reservation) (out stock.Applied) {
 // Reap is lua/reap.lua.
 func (r *Redis) Reap(product string, olderThan time.Duration, limit int) ([]stock.Reservation, error) {
 	s := r.slot(product)
-	if !s.loaded {
+	if s.load == "" {
 		return nil, stock.NotLoaded
 	}
 	if limit = min(limit, len(s.open), stock.MaxBatch); limit == 0 {

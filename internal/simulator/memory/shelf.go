@@ -11,12 +11,13 @@ import (
 // Preload is lua/preload.lua: the last call of a load, after the filling ones.
 func (r *Redis) Preload(terms stock.Terms, available int64, rows []stock.Reservation) (loaded bool) {
 	s := r.slot(terms.ProductID)
-	if s.loaded && r.mutant != PreloadOverwrites {
+	if s.load != "" && r.mutant != PreloadOverwrites {
 		return false
 	}
 	open := s.open // a list of its own, which a load does not touch
 	s.clear()
-	s.loaded, s.surplus, s.terms, s.open = true, available, terms, open
+	r.loads++
+	s.load, s.surplus, s.terms, s.open = strconv.Itoa(r.loads), available, terms, open
 	for _, row := range rows {
 		b := s.orNew(row.UserID)
 		to := stock.RolledBack
@@ -32,7 +33,7 @@ func (r *Redis) Preload(terms stock.Terms, available int64, rows []stock.Reserva
 // Configure is lua/configure.lua.
 func (r *Redis) Configure(terms stock.Terms) error {
 	s := r.slot(terms.ProductID)
-	if !s.loaded {
+	if s.load == "" {
 		return stock.NotLoaded
 	}
 	total, restocks := s.terms.Total, s.terms.Restocks
@@ -47,11 +48,13 @@ func (r *Redis) Configure(terms stock.Terms) error {
 	return nil
 }
 
-// Loaded says which of the products are here.
-func (r *Redis) Loaded(products []string) map[string]bool {
-	out := make(map[string]bool, len(products))
+// Loaded says by which load each of the products came here.
+func (r *Redis) Loaded(products []string) map[string]string {
+	out := make(map[string]string, len(products))
 	for _, p := range products {
-		out[p] = r.slot(p).loaded
+		if load := r.slot(p).load; load != "" {
+			out[p] = load
+		}
 	}
 	return out
 }
@@ -106,14 +109,14 @@ func copyAll(to *[]slot, from []slot) {
 
 // Reset makes r as new, with another mutant, and keeps its memory.
 func (r *Redis) Reset(mutant Mutant) {
-	r.mutant, r.life, r.wiped = mutant, 1, 0
+	r.mutant, r.life, r.wiped, r.loads = mutant, 1, 0, 0
 	r.slots, r.disk = r.slots[:0], r.disk[:0]
 }
 
 // Counts is what [stock.Cache.Counts] counts.
 func (r *Redis) Counts(product string) (stock.Counts, error) {
 	s := r.slot(product)
-	if !s.loaded {
+	if s.load == "" {
 		return stock.Counts{}, stock.NotLoaded
 	}
 	out := stock.Counts{Surplus: s.surplus, Open: len(s.open)}
@@ -147,7 +150,7 @@ func (r *Redis) Total(product string) int64 { return r.slot(product).terms.Total
 // Find returns the record of one buyer's reservation.
 func (r *Redis) Find(product, user, id string) (stock.Reservation, error) {
 	s := r.slot(product)
-	if !s.loaded {
+	if s.load == "" {
 		return stock.Reservation{}, stock.NotLoaded
 	}
 	if b := s.buyer(user); b != nil {
@@ -164,7 +167,7 @@ func (r *Redis) String() string {
 	var out strings.Builder
 	for i := range r.slots {
 		s := &r.slots[i]
-		if !s.loaded {
+		if s.load == "" {
 			out.WriteString(s.product + " not loaded; ")
 			continue
 		}
