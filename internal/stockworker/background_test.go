@@ -289,7 +289,7 @@ func TestHealer(t *testing.T) {
 	}{
 		{"publish", catalog.Online, nil, []act{
 			{0, nothing, []string{"load p true"}, "the warm-up: loaded as soon as it is listed", false},
-			{time.Second, nothing, []string{"heal p 0s"}, "what a load has put there may be old", false},
+			{time.Second, nothing, []string{"configure p true", "heal p 0s"}, "what a load has put there may be old, terms too", false},
 			{4 * time.Second, nothing, nil, "then there is nothing to do", false},
 			{5 * time.Second, nothing, []string{"configure p true"}, "the terms are set every 10 s: Redis may have been away when an operator changed them", false},
 			{time.Second, func(w world) { w.state = catalog.Paused }, []string{"configure p false"}, "a pause reaches Redis at the next round", false},
@@ -371,7 +371,7 @@ func TestHealer(t *testing.T) {
 		}},
 		{"one fails", catalog.Online, nil, []act{
 			{0, func(w world) { w.products = append(w.products, product("q")); w.loadErr["p"] = errAway }, []string{"load p true", "load q true"}, "p's trouble is not q's", false},
-			{time.Second, func(w world) { delete(w.loadErr, "p") }, []string{"load p true"}, "tried again at the next round", false},
+			{time.Second, func(w world) { delete(w.loadErr, "p") }, []string{"configure q true", "heal q 0s", "load p true"}, "tried again at the next round", false},
 		}},
 	}
 	for _, tt := range tests {

@@ -270,8 +270,7 @@ func (h *Healer) load(ctx context.Context, w ware) error {
 	if err != nil {
 		return fmt.Errorf("load %s: %w", w.terms.ProductID, err)
 	}
-	if loaded { // else another copy was faster, perhaps under other terms
-		w.memory.terms = w.terms
+	if loaded { // else another copy was faster
 		h.loaded.Inc()
 		h.cfg.Log.Info("loaded a product into Redis", "product", w.terms.ProductID, "on_sale", w.terms.OnSale)
 	}
