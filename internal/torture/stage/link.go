@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"time"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
@@ -44,7 +45,7 @@ func (l *links) add(name string, from, to int) (*Link, error) {
 func (l *links) close() {
 	for _, link := range l.all {
 		link.mu.Lock()
-		link.proxy.Stop()
+		link.stop()
 		link.mu.Unlock()
 	}
 }
@@ -56,14 +57,39 @@ func Toxics() []string {
 	return []string{"latency", "reset_peer", "timeout", "slicer", "limit_data", "bandwidth", "down"}
 }
 
-// Hurt makes the link misbehave until Heal. The kind is one of Toxics.
+// patience is how long a change of a link may take. toxiproxy waits for every
+// connection to move, and one to a process that is stopped does not before the
+// schedule has gone on.
+const patience = time.Second
+
+// patiently does something and returns its error. What takes longer than
+// patience goes on by itself.
+func patiently(do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return nil
+	}
+}
+
+// stop closes the listener at once, and what is connected as soon as it moves.
+func (l *Link) stop() {
+	old := l.proxy
+	_ = patiently(func() error { old.Stop(); return nil })
+}
+
+// Hurt makes the link misbehave until Heal; a connection on which nothing
+// moves, as soon as it does. The kind is one of Toxics.
 func (l *Link) Hurt(kind string, rng *rand.Rand) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	attributes := ""
 	switch kind {
 	case "down":
-		l.proxy.Stop()
+		l.stop()
 		return nil
 	case "latency":
 		attributes = fmt.Sprintf(`"latency":%d,"jitter":%d`, 20+rng.IntN(1500), rng.IntN(200))
@@ -81,7 +107,12 @@ func (l *Link) Hurt(kind string, rng *rand.Rand) error {
 		return fmt.Errorf("proxy %s: no toxic %q", l.name, kind)
 	}
 	stream := []string{"upstream", "downstream"}[rng.IntN(2)]
-	_, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(`{"name":%q,"type":%q,"stream":%q,"attributes":{%s}}`, kind, kind, stream, attributes)))
+	toxic := fmt.Sprintf(`{"name":%q,"type":%q,"stream":%q,"attributes":{%s}}`, kind, kind, stream, attributes)
+	proxy := l.proxy
+	err := patiently(func() error {
+		_, err := proxy.Toxics.AddToxicJson(strings.NewReader(toxic))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("proxy %s: %s: %w", l.name, kind, err)
 	}
@@ -98,7 +129,7 @@ func (l *Link) renew(to int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.proxy != nil {
-		l.proxy.Stop()
+		l.stop()
 	}
 	l.to = to
 	l.proxy = toxiproxy.NewProxy(l.server, l.name, loopback(l.from), loopback(to))
