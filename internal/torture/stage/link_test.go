@@ -10,26 +10,22 @@ import (
 	"time"
 )
 
-// stopped listens as a process does that was stopped: its kernel takes
+// listen opens a port as a process has that was stopped: its kernel takes
 // connections and fills their buffers, and nobody reads.
-func stopped(t *testing.T) (port int) {
+func listen(t *testing.T) (l net.Listener, port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().(*net.TCPAddr).Port
+	return l, l.Addr().(*net.TCPAddr).Port
 }
 
 // echo answers every connection with its own bytes.
 func echo(t *testing.T) (port int) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
+	l, port := listen(t)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -39,7 +35,7 @@ func echo(t *testing.T) (port int) {
 			go func() { _, _ = io.Copy(c, c); _ = c.Close() }()
 		}
 	}()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // A link whose server is stopped while a client writes can be hurt, cut and led
@@ -47,14 +43,10 @@ func echo(t *testing.T) (port int) {
 // let the server go on.
 func TestLinkToAStoppedServer(t *testing.T) {
 	all := newLinks()
-	from, to := stopped(t), echo(t) // from is taken only to find a free port
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := free.Addr().(*net.TCPAddr).Port
+	_, silent := listen(t)
+	free, port := listen(t)
 	_ = free.Close()
-	link, err := all.add("link", port, from)
+	link, err := all.add("link", port, silent)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +71,7 @@ func TestLinkToAStoppedServer(t *testing.T) {
 			}
 		}
 	}
-	if err := link.renew(to); err != nil {
+	if err := link.renew(echo(t)); err != nil {
 		t.Fatalf("led elsewhere: %v", err)
 	}
 	again, err := net.Dial("tcp", loopback(port))
