@@ -68,6 +68,7 @@ func command() *cobra.Command {
 	f.IntVar(&cfg.Callers, "callers", 48, "buyers at once")
 	f.BoolVar(&cfg.Operate, "operators", true, "operators restock, stop, flush and preload while the sale goes on; without them no more units may be refused after a 202 than Redis has lost")
 	f.DurationVar(&cfg.Limit, "limit", 30*time.Second, "from the last fault until everything accepted must be in the ledger; longer where the machine is shared")
+	f.DurationVar(&cfg.Drift, "drift", time.Minute, "from the last fault until Redis and the ledger must have agreed about every product")
 	f.DurationVar(&cfg.Rest, "rest", 2*time.Minute, "from the last fault until every promise must have its end and the books must balance")
 	f.StringSliceVar(&cfg.Only, "only", nil, "only faults whose `kinds` begin with one of these, by comma, such as redis,kill:gateway")
 	f.StringSliceVar(&cfg.Without, "without", nil, "`protections` to take out, by comma: the run must then report a violation; "+strings.Join(fault.Protections(), ", "))

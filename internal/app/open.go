@@ -22,12 +22,13 @@ var prefixPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$`)
 // short: a buyer waits behind them.
 func (c Config) openRedis() (redis.UniversalClient, error) {
 	opt := redis.UniversalOptions{
-		DialTimeout:   time.Second,
-		ReadTimeout:   2 * time.Second,
-		WriteTimeout:  2 * time.Second,
-		DialerRetries: 1,
-		MaxRetries:    1, // repeating a script is harmless: every reservation carries its ID
-		IsClusterMode: c.RedisCluster,
+		DialTimeout:           time.Second,
+		ReadTimeout:           2 * time.Second,
+		WriteTimeout:          2 * time.Second,
+		DialerRetries:         1,
+		ContextTimeoutEnabled: true, // whoever has no time to wait for Redis still has some to ask MySQL
+		MaxRetries:            1,    // repeating a script is harmless: every reservation carries its ID
+		IsClusterMode:         c.RedisCluster,
 	}
 	for addr := range strings.SplitSeq(c.Redis, ",") {
 		if !strings.Contains(addr, "://") {

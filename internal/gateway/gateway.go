@@ -91,6 +91,7 @@ type Config struct {
 	CacheTimeout   time.Duration // how long a request waits for Redis; default 800 ms
 	PublishTimeout time.Duration // and for Kafka; default 2 s, so that both together stay under 3 s
 	StoreTimeout   time.Duration // and for MySQL; default 2 s
+	AnswerIn       time.Duration // how long a request with a key or token waits for all of them together; default CacheTimeout + PublishTimeout
 	AdminTimeout   time.Duration // and for a change of the catalogue with its loading of Redis; default 60 s
 	MaxInFlight    int           // requests served at once, long polls not counted; more are answered 503; default 4096
 	MaxWaiting     int           // long polls at once; more are answered 429; default 8192
@@ -156,7 +157,7 @@ func New(cfg Config) (*Gateway, error) {
 	})
 	var err error
 	g.mux, err = web.New(web.Config{
-		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
+		Keys: cfg.Keys, KeyStore: cfg.KeyStore, Tokens: cfg.Tokens, InFlight: g.busy, AnswerIn: cfg.AnswerIn, Now: cfg.Now, Log: cfg.Log, Registerer: cfg.Registerer, Tracer: cfg.Tracer,
 	}, g.Routes())
 	return g, err
 }
@@ -244,6 +245,7 @@ func (c *Config) complete() error {
 	c.SnapshotAge = orDefault(c.SnapshotAge, time.Second)
 	c.PublishTimeout = orDefault(c.PublishTimeout, 2*time.Second)
 	c.StoreTimeout = orDefault(c.StoreTimeout, 2*time.Second)
+	c.AnswerIn = orDefault(c.AnswerIn, c.CacheTimeout+c.PublishTimeout)
 	c.AdminTimeout = orDefault(c.AdminTimeout, time.Minute)
 	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
 	c.MaxWaiting = orDefault(c.MaxWaiting, 8192)

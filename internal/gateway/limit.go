@@ -10,6 +10,8 @@ import (
 // get the same one: a context and a timer of one's own for each request cost as
 // much as its script in Redis does. A wait may thus last one step longer.
 //
+// Who has less time than that left gets a context of his own.
+//
 // The contexts are nobody's children. A buyer who hangs up does not end a
 // reservation half way: what Redis has taken is handed on to Kafka at once, and
 // not by the reaper seconds later.
@@ -21,12 +23,18 @@ type limit struct {
 // steps is how many steps a limit has.
 const steps = 16
 
-// context returns a context that ends after l.after, or up to one step later.
-func (l *limit) context() context.Context {
+// context returns a context that ends after l.after, or up to one step later,
+// but not after what is left.
+func (l *limit) context(left time.Duration) context.Context {
+	step := l.after / steps
+	if left < l.after+step {
+		ctx, cancel := context.WithTimeout(context.Background(), min(left, l.after))
+		context.AfterFunc(ctx, cancel)
+		return ctx
+	}
 	if last := l.last.Load(); last != nil && (*last).Err() == nil { // it has ended when the machine was stopped for as long
 		return *last
 	}
-	step := l.after / steps
 	ctx, cancel := context.WithTimeout(context.Background(), l.after+step)
 	context.AfterFunc(ctx, cancel) // it ends by its time alone
 	if !l.last.CompareAndSwap(nil, &ctx) {

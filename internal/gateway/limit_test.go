@@ -12,14 +12,14 @@ func TestLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const step = 100 * time.Millisecond
 		l := limit{after: steps * step}
-		first := l.context()
+		first := l.context(time.Hour)
 		time.Sleep(step - time.Nanosecond)
-		if l.context() != first {
+		if l.context(time.Hour) != first {
 			t.Error("another context within one step")
 		}
 		time.Sleep(2 * time.Nanosecond)
 		synctest.Wait()
-		second := l.context()
+		second := l.context(time.Hour)
 		if second == first {
 			t.Error("the same context after a step")
 		}
@@ -33,9 +33,13 @@ func TestLimit(t *testing.T) {
 		if got := left(second); got != l.after+step {
 			t.Errorf("who asked first for the second has %s left, want %s", got, l.after+step)
 		}
+		late := l.context(l.after / 2)
+		if got := left(late); got != l.after/2 {
+			t.Errorf("who has only half the time left has %s, want %s", got, l.after/2)
+		}
 		time.Sleep(2 * l.after)
 		synctest.Wait()
-		if first.Err() == nil || second.Err() == nil {
+		if first.Err() == nil || second.Err() == nil || late.Err() == nil {
 			t.Error("they have not ended")
 		}
 	})

@@ -78,7 +78,9 @@ func (g *Gateway) see(r *http.Request, userID string) (wantedReservation, api.Re
 	if err != nil {
 		return want, api.Reservation{}, err
 	}
-	got, err := g.lookup(r.Context(), want)
+	ctx, cancel := web.Within(r.Context(), g.cfg.StoreTimeout)
+	defer cancel()
+	got, err := g.lookup(ctx, want)
 	return want, got, err
 }
 
@@ -110,10 +112,8 @@ func parseWait(text string) (time.Duration, error) {
 }
 
 // lookup asks Redis, then the orders, then the ledger. While Redis says
-// pending, MySQL is left alone.
+// pending, MySQL is left alone. ctx says how long it may take.
 func (g *Gateway) lookup(ctx context.Context, want wantedReservation) (api.Reservation, error) {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.StoreTimeout)
-	defer cancel()
 	cached, missing := g.inCache(ctx, want)
 	if missing == nil && cached.State == stock.Pending {
 		return reservationBodyOf(cached, want.product), nil
@@ -177,10 +177,17 @@ func (g *Gateway) await(ctx context.Context, want wantedReservation, got api.Res
 			timer.Stop()
 			return got
 		}
-		if next, err := g.lookup(ctx, want); err == nil && next.State != api.ReservationStateQueued {
+		if next, err := g.lookAgain(ctx, want); err == nil && next.State != api.ReservationStateQueued {
 			return next
 		}
 	}
+}
+
+// lookAgain is lookup for whoever waits: that may take longer than a request.
+func (g *Gateway) lookAgain(ctx context.Context, want wantedReservation) (api.Reservation, error) {
+	ctx, cancel := context.WithTimeout(ctx, g.cfg.StoreTimeout)
+	defer cancel()
+	return g.lookup(ctx, want)
 }
 
 // cancelReason is why an order was cancelled here.
@@ -202,7 +209,7 @@ func (g *Gateway) cancel(w http.ResponseWriter, r *http.Request) error {
 	case got.OrderID == "":
 		return problem.Of(problem.OrderNotReady)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), g.cfg.StoreTimeout)
 	defer cancel()
 	o, err := g.cfg.Orders.Cancel(ctx, want.id, cancelReason, announceCancelled(web.TraceParent(r)))
 	switch {
@@ -267,7 +274,7 @@ func (g *Gateway) deduct(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.CacheTimeout)
+	ctx, cancel := web.Within(r.Context(), g.cfg.CacheTimeout)
 	defer cancel()
 	cached, err := g.cfg.Cache.Find(ctx, want.product.ID, want.userID, want.id)
 	if err == nil && cached.State == stock.Pending {

@@ -112,7 +112,9 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 	}
 	answer := reservationBodyOf(got, product)
 	if got.State != stock.Pending {
-		if answer, err = g.lookup(r.Context(), wantedReservation{id: got.ID, userID: got.UserID, product: product}); err != nil {
+		ctx, cancel := web.Within(r.Context(), g.cfg.StoreTimeout)
+		defer cancel()
+		if answer, err = g.lookup(ctx, wantedReservation{id: got.ID, userID: got.UserID, product: product}); err != nil {
 			return err
 		}
 	}
@@ -125,7 +127,7 @@ func (g *Gateway) reserve(w http.ResponseWriter, r *http.Request) error {
 // madeInTime lets an expired token pass to the reservation that it has made: a
 // retry must see its own units. It makes none any more.
 func (g *Gateway) madeInTime(ctx context.Context, productID, userID, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, g.cfg.CacheTimeout)
+	ctx, cancel := web.Within(ctx, g.cfg.CacheTimeout)
 	defer cancel()
 	_, err := g.cfg.Cache.Find(ctx, productID, userID, id)
 	switch {
@@ -141,7 +143,7 @@ func (g *Gateway) madeInTime(ctx context.Context, productID, userID, id string) 
 // its event.
 func (g *Gateway) take(r *http.Request, want stock.Reservation) (got stock.Reservation, replayed bool, err error) {
 	start := g.cfg.Now()
-	got, replayed, err = g.cfg.Cache.Reserve(g.cacheLimit.context(), want)
+	got, replayed, err = g.cfg.Cache.Reserve(g.cacheLimit.context(web.Left(r, start)), want)
 	g.cacheSeconds.Observe(g.cfg.Now().Sub(start).Seconds())
 	switch {
 	case errors.Is(err, stock.ErrBusy):
@@ -163,7 +165,7 @@ func (g *Gateway) publish(r *http.Request, taken stock.Reservation) error {
 		return nil
 	}
 	start := g.cfg.Now()
-	err := g.cfg.Publisher.Publish(g.publishLimit.context(), created(taken, web.TraceParent(r)))
+	err := g.cfg.Publisher.Publish(g.publishLimit.context(web.Left(r, start)), created(taken, web.TraceParent(r)))
 	g.publishSeconds.Observe(g.cfg.Now().Sub(start).Seconds())
 	if err != nil {
 		return problem.Fault(problem.EventsUnavailable, err)

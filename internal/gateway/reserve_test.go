@@ -296,6 +296,42 @@ func TestMySQLAway(t *testing.T) {
 	}
 }
 
+// TestAnswersInTime lets a request wait for one server and then hang at the
+// next: both waits together end in the time that one request has.
+func TestAnswersInTime(t *testing.T) {
+	r := newRig(t, nil)
+	_, path := r.sell(t, offer{units: 10, perOrder: 1, perUser: 5})
+	decided := r.reserve(t, path, "u1", "key-of-u1", 1).must(t, http.StatusAccepted)
+	r.deduct(t, decided)
+	one := path + "/reservations/" + decided.ReservationID
+	payment := toJSON(t, map[string]any{"reservation_id": decided.ReservationID, "payment_ref": "p1", "amount_cents": 1, "currency": "CNY", "outcome": "succeeded"})
+	tests := []struct {
+		why, method, path, body, code string
+	}{
+		{"Kafka hangs after a slow catalogue", "POST", path + "/reservations", `{"user_id":"u2","quantity":1}`, "events_unavailable"},
+		{"MySQL hangs when a retry asks what has become of it", "POST", path + "/reservations", `{"user_id":"u1","quantity":1}`, "database_unavailable"},
+		{"MySQL hangs for who looks", "GET", one + "?user_id=u1", "", "database_unavailable"},
+		{"MySQL hangs for who cancels", "POST", one + "/cancel", `{"user_id":"u1"}`, "database_unavailable"},
+		{"MySQL hangs for who pays", "POST", "/v1/payments", payment, "database_unavailable"},
+	}
+	for _, tt := range tests {
+		hurt := r.beside(t, func(c *gateway.Config) { // it has not seen the catalogue yet
+			const far = 30 * time.Second
+			c.AnswerIn, c.CacheTimeout, c.PublishTimeout, c.StoreTimeout = 500*time.Millisecond, far, far, far
+			c.Snapshot, c.Orders, c.Publisher = slowSnapshot{c.Snapshot, 200 * time.Millisecond}, hangingOrders{c.Orders}, &publisher{hangs: true}
+		})
+		var header []string
+		if strings.HasSuffix(tt.path, "/reservations") {
+			header = []string{"Idempotency-Key", "key-of-" + tt.body[12:14]}
+		}
+		start := time.Now()
+		hurt.call(t, serviceKey, tt.method, tt.path, tt.body, header...).is(t, 503, tt.code, tt.why)
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s: answered after %s", tt.why, took)
+		}
+	}
+}
+
 // TestReleased shows what a buyer sees of a reservation that came to nothing.
 func TestReleased(t *testing.T) {
 	r := newRig(t, nil)

@@ -179,6 +179,30 @@ type brokenOrders struct {
 	broken atomic.Bool
 }
 
+// hangingOrders have a MySQL that does not answer.
+type hangingOrders struct{ gateway.Orders }
+
+func (hangingOrders) Find(ctx context.Context, _ string) (order.Order, error) {
+	<-ctx.Done()
+	return order.Order{}, ctx.Err()
+}
+
+// slowSnapshot takes its time.
+type slowSnapshot struct {
+	catalogue.Snapshot
+	time time.Duration
+}
+
+func (s slowSnapshot) Get(ctx context.Context) (*catalog.View, error) {
+	select {
+	case <-time.After(s.time):
+	case <-ctx.Done():
+	}
+	return s.Snapshot.Get(ctx)
+}
+
+func (slowSnapshot) Current() *catalog.View { return nil }
+
 func (o *brokenOrders) Find(ctx context.Context, reservationID string) (order.Order, error) {
 	if o.broken.Load() {
 		return order.Order{}, errors.New("connection refused")

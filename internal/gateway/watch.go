@@ -41,7 +41,7 @@ func (g *Gateway) listReservations(w http.ResponseWriter, r *http.Request) error
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), g.cfg.StoreTimeout)
 	defer cancel()
 	cached, err := g.cfg.Cache.OfUser(ctx, product.ID, userID)
 	if err != nil && !errors.Is(err, stock.NotLoaded) { // what is not loaded has nothing pending
@@ -85,7 +85,7 @@ func (g *Gateway) decided(ctx context.Context, productID, userID string) ([]stoc
 // operators may ask without saying whose it is.
 func (g *Gateway) findReservation(w http.ResponseWriter, r *http.Request) error {
 	id := r.PathValue("reservation")
-	ctx, cancel := context.WithTimeout(r.Context(), g.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), g.cfg.StoreTimeout)
 	defer cancel()
 	row, err := g.cfg.Ledger.Find(ctx, id)
 	switch {
@@ -192,7 +192,7 @@ func (g *Gateway) stream(ctx context.Context, w http.ResponseWriter, want wanted
 				return
 			}
 		case <-timer.C:
-			if next, err := g.lookup(ctx, want); err == nil {
+			if next, err := g.lookAgain(ctx, want); err == nil {
 				got = next
 			}
 		case <-ctx.Done():

@@ -30,7 +30,7 @@ type Result struct {
 	Answers       map[string]int64 `json:"answers"`
 	Unanswered    int64            `json:"unanswered"`
 	ReadNotFound  int64            `json:"read_not_found"` // promises that read 404 for a while
-	Slowest503MS  int64            `json:"slowest_503_ms"`
+	Prompt
 	Orders        int              `json:"orders"`
 	Paid          int              `json:"paid"`
 	Released      int              `json:"released"`
@@ -51,6 +51,7 @@ type Result struct {
 
 	Recovery Recovery `json:"recovery_s"`
 	LedgerS  float64  `json:"accepted_in_ledger_s"` // after the last fault
+	DriftS   float64  `json:"drift_zero_s"`         // surplus + pending units were what is available in every product at some look, after the last fault; 0 = never
 	RestS    float64  `json:"at_rest_s"`            // everything ended and balanced, after the last fault
 	judge.Verdict
 	Findings []string `json:"findings,omitempty"`

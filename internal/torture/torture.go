@@ -37,6 +37,7 @@ type Config struct {
 	Callers  int           // at once
 	Operate  bool          // operators change the sale while it goes on
 	Limit    time.Duration // from the last fault until everything accepted is in the ledger
+	Drift    time.Duration // from the last fault until Redis and the ledger agree about every product
 	Rest     time.Duration // from the last fault until there is nothing left to wait for
 	Only     []string      // faults whose kind begins with one of these; empty = all
 	Without  []string      // protections to take out: the run must then fail
@@ -63,7 +64,7 @@ type run struct {
 
 	mu      sync.Mutex
 	excused map[string]string // product, or "*" → why
-	ended   []time.Time       // of faults
+	faults  []plan.Event
 	maxOpen int64
 	early   []string // what happened before there was a judge
 }
@@ -249,7 +250,7 @@ func (r *run) faultOver(e plan.Event) {
 		r.result.FaultsFailed++
 		r.log("%v", e.Err)
 	}
-	r.ended = append(r.ended, e.Ended)
+	r.faults = append(r.faults, e)
 }
 
 // watch asks the processes how they are, and Redis how much is open.
@@ -280,11 +281,11 @@ func (r *run) watch(ctx context.Context) {
 // recoveries looks up how long after each fault the system sold again.
 func (r *run) recoveries() {
 	var times []time.Duration
-	for _, at := range r.ended {
-		if d, ok := r.prober.Recovery(at); ok {
+	for _, e := range r.faults {
+		if d, ok := r.prober.Recovery(e.Ended); ok {
 			times = append(times, d)
 		} else {
-			r.judge.Find("nothing was sold any more after the fault that ended at %s", at.Format("15:04:05.000"))
+			r.judge.Find("nothing was sold any more after the fault that ended at %s", e.Ended.Format("15:04:05.000"))
 		}
 	}
 	r.result.Recovery = recoveryOf(times)

@@ -3,6 +3,7 @@ package torture
 import (
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,18 +20,24 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 	c := judge.Case{Promises: promises, Totals: r.operators.Totals(), Excused: r.isExcused, Redis: r.stage.Redis.Master(), Prefix: stage.Prefix}
 	var state judge.State
 	var err error
-	look := func(done func(judge.State) bool) func() bool {
-		return func() bool {
-			state, err = r.judge.Look(ctx, c)
-			return err == nil && done(state)
-		}
+	apart := maps.Clone(c.Totals) // products about which no look has seen Redis and the ledger agree
+	until := func(limit time.Duration, done func() bool) bool {
+		return r.await(ctx, limit-time.Since(last), func() bool {
+			if state, err = r.judge.Look(ctx, c); err == nil {
+				r.agree(apart, state, last)
+			}
+			return err == nil && done()
+		})
 	}
-	if !r.await(ctx, r.cfg.Limit-time.Since(last), look(func(s judge.State) bool { return s.Unknown == 0 })) {
+	if !until(r.cfg.Limit, func() bool { return state.Unknown == 0 }) {
 		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, r.cfg.Limit, err)
 	}
 	r.result.LedgerS = seconds(time.Since(last))
 	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
-	r.await(ctx, r.cfg.Rest-time.Since(last), look(judge.State.AtRest))
+	if !until(r.cfg.Drift, func() bool { return len(apart) == 0 }) {
+		r.judge.Find("Redis and the ledger have not agreed about %v within %s after the last fault (%v)", slices.Sorted(maps.Keys(apart)), r.cfg.Drift, err)
+	}
+	until(r.cfg.Rest, func() bool { return state.AtRest() })
 	r.result.RestS = seconds(time.Since(last))
 	if err != nil {
 		return err
@@ -44,6 +51,19 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 	}
 	r.count(state)
 	return nil
+}
+
+// agree takes those products out of apart about which Redis and the ledger
+// agree, and notes when none is left. While orders end, the two are never read
+// at the same moment, so one look that sees them agree has to do.
+func (r *run) agree(apart map[string]int64, s judge.State, last time.Time) {
+	if len(apart) == 0 {
+		return
+	}
+	maps.DeleteFunc(apart, func(id string, _ int64) bool { return !slices.Contains(s.Drifting, id) })
+	if len(apart) == 0 {
+		r.result.DriftS = seconds(time.Since(last))
+	}
 }
 
 // count fills in the result.
@@ -70,7 +90,10 @@ func (r *run) count(s judge.State) {
 	}
 	b, out := r.buyers, &r.result
 	out.HTTPRequests, out.Accepted, out.AcceptedUnits, out.Replayed = b.Requests.Load(), b.Accepted.Load(), b.Units.Load(), b.Replayed.Load()
-	out.Answers, out.Unanswered, out.ReadNotFound, out.Slowest503MS = b.Answers.All(), b.Unanswered.Load(), b.NotFound.Load(), b.Slowest.Load()
+	out.Answers, out.Unanswered, out.ReadNotFound = b.Answers.All(), b.Unanswered.Load(), b.NotFound.Load()
+	if out.Prompt = promptOf(b.Line.Waits(), r.faults); out.late() {
+		r.judge.Find("buyers waited too long: %+v", out.Prompt)
+	}
 	out.Orders, out.Paid, out.Released, out.RefusedAfter = s.Orders, s.Paid, s.Released, s.Refused
 	out.Checkout, out.Operators = r.checkout.Did.All(), r.operators.Did.All()
 	maps.DeleteFunc(out.Answers, func(k string, _ int64) bool { return strings.HasPrefix(k, "hostile: 4") })

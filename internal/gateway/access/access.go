@@ -123,7 +123,7 @@ func (a *Access) createKey(w http.ResponseWriter, r *http.Request) error {
 	if y := k.ExpiresAt.Year(); !k.ExpiresAt.IsZero() && (y < 1970 || y > 9999) {
 		return problem.New(problem.InvalidField, "expires_at: want a time from 1970 to 9999.")
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.Timeout)
+	ctx, cancel := web.Within(r.Context(), a.cfg.Timeout)
 	defer cancel()
 	made, text, err := a.cfg.Keys.Create(ctx, k)
 	if err != nil {
@@ -136,7 +136,7 @@ func (a *Access) createKey(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (a *Access) listKeys(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.Timeout)
+	ctx, cancel := web.Within(r.Context(), a.cfg.Timeout)
 	defer cancel()
 	all, err := a.cfg.Keys.List(ctx)
 	if err != nil {
@@ -153,7 +153,7 @@ func (a *Access) revokeKey(w http.ResponseWriter, r *http.Request) error {
 	if err := web.DecodeNothing(r); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.Timeout)
+	ctx, cancel := web.Within(r.Context(), a.cfg.Timeout)
 	defer cancel()
 	k, err := a.cfg.Keys.Revoke(ctx, r.PathValue("key"))
 	if err != nil {
@@ -186,7 +186,7 @@ func (a *Access) listAudit(w http.ResponseWriter, r *http.Request) error {
 			return problem.New(problem.InvalidField, "page_token is not one that this gateway gave.")
 		}
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.Timeout)
+	ctx, cancel := web.Within(r.Context(), a.cfg.Timeout)
 	defer cancel()
 	found, err := a.cfg.Trail.List(ctx, f)
 	if err != nil {

@@ -49,7 +49,7 @@ func (c *Catalogue) view(ctx context.Context) (*catalog.View, error) {
 	if last != nil {
 		limit = staleAfter
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := web.Within(ctx, limit)
 	defer cancel()
 	view, err := c.cfg.Snapshot.Get(ctx)
 	switch {
@@ -87,7 +87,7 @@ func (c *Catalogue) Ever(r *http.Request) (catalog.Product, error) {
 	if err == nil || !web.Caller(r).MayActFor(r.PathValue("activity")) {
 		return p, err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), c.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), c.cfg.StoreTimeout)
 	defer cancel()
 	return stored{c.cfg.Catalog}.product(ctx, r.PathValue("activity"), r.PathValue("product"))
 }

@@ -42,7 +42,7 @@ func (c *Catalogue) createActivity(w http.ResponseWriter, r *http.Request) error
 	if body.PayWindowSeconds < 1 || body.PayWindowSeconds > maxPayWindow {
 		return problem.New(problem.InvalidField, "pay_window_seconds is %d: want 1 to %d.", body.PayWindowSeconds, maxPayWindow)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), c.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), c.cfg.StoreTimeout)
 	defer cancel()
 	a, err := c.cfg.Catalog.CreateActivity(ctx, catalog.Activity{
 		ID:        body.ID,
@@ -86,7 +86,7 @@ func (c *Catalogue) addProduct(w http.ResponseWriter, r *http.Request) error {
 	if err := web.Decode(r, web.MaxAdminBody, body.fields()...); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), c.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), c.cfg.StoreTimeout)
 	defer cancel()
 	p, err := c.cfg.Catalog.AddProduct(ctx, catalog.Product{
 		ID:         body.ID,

@@ -17,7 +17,7 @@ import (
 )
 
 func TestThePageAndAllItAsksFor(t *testing.T) {
-	mux, err := web.New(web.Config{InFlight: web.NewSlots(4), Now: time.Now, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()}, docs.Routes())
+	mux, err := web.New(web.Config{InFlight: web.NewSlots(4), AnswerIn: time.Minute, Now: time.Now, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()}, docs.Routes())
 	if err != nil {
 		t.Fatal(err)
 	}

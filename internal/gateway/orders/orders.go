@@ -119,7 +119,7 @@ func (o *Orders) list(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), o.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), o.cfg.StoreTimeout)
 	defer cancel()
 	found, err := o.cfg.Orders.List(ctx, f, after, limit+1) // one more tells whether there is another page
 	if err != nil {
@@ -137,7 +137,7 @@ func (o *Orders) list(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (o *Orders) get(w http.ResponseWriter, r *http.Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), o.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), o.cfg.StoreTimeout)
 	defer cancel()
 	found, err := o.cfg.Orders.Get(ctx, r.PathValue("order"))
 	switch {

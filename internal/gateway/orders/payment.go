@@ -36,7 +36,7 @@ func (o *Orders) pay(w http.ResponseWriter, r *http.Request) error {
 	if body.Outcome == api.PaymentOutcomeSucceeded {
 		e.Type = events.PaymentSucceeded
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), o.cfg.PublishTimeout)
+	ctx, cancel := web.Within(r.Context(), o.cfg.PublishTimeout)
 	defer cancel()
 	if err := o.cfg.Publisher.Publish(ctx, e); err != nil {
 		return problem.Fault(problem.EventsUnavailable, err)
@@ -74,7 +74,7 @@ func payment(r *http.Request) (api.Payment, error) {
 // not the caller's business, or not what its order costs. While the order is
 // being written only the first can be told; the settle worker tells the second.
 func (o *Orders) concerns(r *http.Request, p api.Payment) error {
-	ctx, cancel := context.WithTimeout(r.Context(), o.cfg.StoreTimeout)
+	ctx, cancel := web.Within(r.Context(), o.cfg.StoreTimeout)
 	defer cancel()
 	found, err := o.cfg.Orders.Find(ctx, p.ReservationID)
 	switch {

@@ -67,8 +67,8 @@ type identityKey struct{}
 
 // Caller is who has sent r; the zero Identity when nobody was named.
 func Caller(r *http.Request) Identity {
-	if id, ok := r.Context().Value(identityKey{}).(*Identity); ok {
-		return *id
+	if c := calledBy(r.Context()); c != nil {
+		return c.id
 	}
 	return Identity{}
 }
@@ -81,6 +81,13 @@ type called struct {
 
 	id    Identity
 	trace string
+	until time.Time // it must be answered by then
+}
+
+// calledBy finds what is known of a request's caller; nil = nothing.
+func calledBy(ctx context.Context) *called {
+	c, _ := ctx.Value(identityKey{}).(*called)
+	return c
 }
 
 // Value returns what goes with the caller, or else the value of the request's
@@ -88,7 +95,7 @@ type called struct {
 func (c *called) Value(key any) any {
 	switch key {
 	case identityKey{}:
-		return &c.id
+		return c
 	case audit.Key():
 		if c.id.Role == Buyer {
 			return audit.Actor{KeyID: "buyer", RequestID: c.trace}
@@ -102,12 +109,13 @@ func (c *called) Value(key any) any {
 // none did.
 func RoleOf(r *http.Request) Role { return Caller(r).Role }
 
-// as returns r with its caller, who is also the actor of what it changes.
-func as(r *http.Request, id Identity) *http.Request {
+// as returns r with its caller, who is also the actor of what it changes, and
+// with the time by which it must be answered.
+func as(r *http.Request, id Identity, until time.Time) *http.Request {
 	if id.Role == "" {
 		return r
 	}
-	return r.WithContext(&called{Context: r.Context(), id: id, trace: traceID(r)}) //nolint:contextcheck // it has the request's own in it
+	return r.WithContext(&called{Context: r.Context(), id: id, trace: traceID(r), until: until}) //nolint:contextcheck // it has the request's own in it
 }
 
 // identify finds out who has sent the request. What is not ours is refused in

@@ -46,7 +46,8 @@ type Config struct {
 	KeyStore   *keys.Store      // those in MySQL; nil = none
 	Tokens     *token.Ring      // nil = no purchase tokens
 	InFlight   *Slots           // requests served at once; more are answered 503
-	Now        func() time.Time // for metrics, and the expiry of tokens
+	AnswerIn   time.Duration    // how long a request may take; see Within
+	Now        func() time.Time // for metrics, time-outs, and the expiry of tokens
 	Log        *slog.Logger     // panics, and one fault a second
 	Registerer prometheus.Registerer
 	Tracer     Tracer // nil = none
@@ -143,7 +144,7 @@ func (m *Mux) serve(rt Route) http.Handler {
 			answers.of(rec.status).Inc()
 			end(failure(rec.status))
 		}()
-		if err := m.admit(rec, r, rt); err != nil {
+		if err := m.admit(rec, r, rt, start); err != nil {
 			m.fail(rec, r, err)
 		}
 	})
@@ -151,7 +152,7 @@ func (m *Mux) serve(rt Route) http.Handler {
 
 // admit lets the request through to its handler if there is room and its key
 // allows it. Room comes first: refusing must stay cheap when there is none.
-func (m *Mux) admit(w http.ResponseWriter, r *http.Request, rt Route) error {
+func (m *Mux) admit(w http.ResponseWriter, r *http.Request, rt Route, start time.Time) error {
 	if !rt.Polls {
 		if !m.cfg.InFlight.Take() {
 			return problem.Of(problem.Overloaded)
@@ -162,7 +163,7 @@ func (m *Mux) admit(w http.ResponseWriter, r *http.Request, rt Route) error {
 	if err != nil {
 		return err
 	}
-	return rt.Handle(w, as(r, id))
+	return rt.Handle(w, as(r, id, start.Add(m.cfg.AnswerIn)))
 }
 
 // fail answers with the problem that err is, and counts and logs what calls

@@ -29,6 +29,7 @@ func testConfig(log *slog.Logger) Config {
 			{ID: "ops-1", Hash: sha256.Sum256([]byte("with_under_score")), Role: Admin},
 		},
 		InFlight: NewSlots(1),
+		AnswerIn: time.Minute,
 		Now:      time.Now,
 		Log:      log,
 	}

@@ -1,7 +1,9 @@
 package web
 
 import (
+	"context"
 	"log/slog"
+	"math"
 	"net/http"
 	"time"
 )
@@ -35,4 +37,23 @@ func Server(h http.Handler, log *slog.Logger) *http.Server {
 // been read. A connection without deadlines, as in some tests, needs none.
 func Extend(w http.ResponseWriter, until time.Time) {
 	_ = http.NewResponseController(w).SetWriteDeadline(until.Add(WriteTimeout))
+}
+
+// Within is context.WithTimeout for a wait behind which the caller of a request
+// waits. It ends sooner when the request must be answered sooner: one that has
+// waited for one server already has less time for the next, so that it is
+// answered in time however many of them hang.
+func Within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if c := calledBy(ctx); c != nil {
+		d = min(d, time.Until(c.until))
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// Left is how long after now r must be answered.
+func Left(r *http.Request, now time.Time) time.Duration {
+	if c := calledBy(r.Context()); c != nil {
+		return c.until.Sub(now)
+	}
+	return math.MaxInt64
 }

@@ -24,11 +24,12 @@ type Case struct {
 
 // State says how far the system has come to rest.
 type State struct {
-	Unknown      int // promises that the ledger has not heard of
-	Unended      int // promises that are neither paid nor released
-	Unpaid       int // orders that wait for their payment
-	Differs      int // products in which Redis and the ledger differ
-	Paid         int // promises that ended so
+	Unknown      int      // promises that the ledger has not heard of
+	Unended      int      // promises that are neither paid nor released
+	Unpaid       int      // orders that wait for their payment
+	Differs      int      // products in which Redis and the ledger differ
+	Drifting     []string // products whose surplus and pending units are not what is available
+	Paid         int      // promises that ended so
 	Released     int
 	Refused      map[string]int // promises that the ledger refused, by excuse
 	RefusedUnits int64
@@ -128,7 +129,10 @@ func (j *Judge) products(ctx context.Context, c Case, s *State, rows map[string]
 			s.Closed++
 			s.problem(Verdict{Other: 1}, "%s was stopped by the audit", id)
 		}
-		surplus, differences := compare(ctx, c, id, rows)
+		surplus, pending, differences := compare(ctx, c, id, rows)
+		if surplus+pending != available {
+			s.Drifting = append(s.Drifting, id)
+		}
 		if surplus != available {
 			differences = append(differences, fmt.Sprintf("surplus %d, available %d", surplus, available))
 		}
@@ -141,11 +145,11 @@ func (j *Judge) products(ctx context.Context, c Case, s *State, rows map[string]
 }
 
 // compare reads a product's hash and says where it is not what the ledger has.
-func compare(ctx context.Context, c Case, id string, rows map[string]row) (surplus int64, differences []string) {
+func compare(ctx context.Context, c Case, id string, rows map[string]row) (surplus, pending int64, differences []string) {
 	key := c.Prefix + ":{" + id + "}"
 	fields, err := c.Redis.HGetAll(ctx, key).Result()
 	if err != nil {
-		return 0, []string{err.Error()}
+		return number(""), 0, []string{err.Error()}
 	}
 	open, err := c.Redis.LLen(ctx, key+":open").Result()
 	if err != nil || open != 0 {
@@ -171,6 +175,9 @@ func compare(ctx context.Context, c Case, id string, rows map[string]row) (surpl
 			if letter != part[2] || letter == "C" && (r.user != user || r.product != id || number(part[1]) != r.quantity) {
 				differences = append(differences, fmt.Sprintf("%s: Redis has %q, the ledger %+v", user, record, r))
 			}
+			if part[2] == "P" {
+				pending += number(part[1])
+			}
 			if part[2] != "R" {
 				held += number(part[1])
 			}
@@ -184,7 +191,7 @@ func compare(ctx context.Context, c Case, id string, rows map[string]row) (surpl
 			differences = append(differences, fmt.Sprintf("%s is deducted and not in Redis", rid))
 		}
 	}
-	return number(fields["surplus"]), differences
+	return number(fields["surplus"]), pending, differences
 }
 
 func number(s string) int64 {

@@ -33,9 +33,8 @@ type Buyers struct {
 	Seed    uint64
 
 	Requests, Accepted, Replayed, Unanswered, NotFound atomic.Int64
-	Answers                                            Counts       // by status and code
-	Unexpected                                         Counts       // what should never be answered
-	Slowest                                            atomic.Int64 // ms, of an answer 503
+	Answers                                            Counts // by status and code
+	Unexpected                                         Counts // what should never be answered
 	Units                                              atomic.Int64
 
 	mu     sync.Mutex
@@ -154,7 +153,6 @@ func (b *Buyers) answered(w wish, a Answer) bool {
 		b.accepted(w, a)
 		return true
 	case a.Status == 503:
-		b.slow(a)
 		if a.RetryAfter <= 0 {
 			b.Unexpected.Add("503 without Retry-After: " + a.Code)
 		}
@@ -164,16 +162,6 @@ func (b *Buyers) answered(w wish, a Answer) bool {
 	}
 	b.Unexpected.Add(fmt.Sprintf("%d %s to an honest request: %.200s", a.Status, a.Code, a.Text))
 	return true
-}
-
-func (b *Buyers) slow(a Answer) {
-	ms := a.Took.Milliseconds()
-	for {
-		was := b.Slowest.Load()
-		if ms <= was || b.Slowest.CompareAndSwap(was, ms) {
-			return
-		}
-	}
 }
 
 func (b *Buyers) accepted(w wish, a Answer) {
@@ -217,14 +205,8 @@ func (b *Buyers) merge(ctx context.Context, rng *rand.Rand, w wish) {
 func (b *Buyers) look(ctx context.Context, rng *rand.Rand, w wish) {
 	b.Requests.Add(1)
 	a, err := b.Line.Send(ctx, rng.IntN(2), Ask{Method: "GET", Path: b.Sale.path(w.product) + "/reservations/" + w.id + "?user_id=" + url.QueryEscape(w.user)})
-	if err != nil {
-		return
-	}
-	switch a.Status {
-	case 404:
+	if err == nil && a.Status == 404 {
 		b.NotFound.Add(1)
-	case 503:
-		b.slow(a)
 	}
 }
 

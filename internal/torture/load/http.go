@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -21,7 +22,6 @@ type Answer struct {
 	Status     int           `json:"-"`
 	RetryAfter time.Duration `json:"-"`
 	Replayed   bool          `json:"-"`
-	Took       time.Duration `json:"-"`
 
 	ReservationID string `json:"reservation_id"`
 	UserID        string `json:"user_id"`
@@ -38,6 +38,29 @@ type Line struct {
 	Gateways []string
 	Key      string
 	Client   *http.Client
+
+	mu    sync.Mutex
+	waits []Wait
+}
+
+// Wait is a request that came to nothing: the answer was 503, or there was none
+// for as long as a caller waits.
+type Wait struct {
+	From, To time.Time
+	Status   int // 0 = none
+}
+
+// Waits returns all of them so far.
+func (l *Line) Waits() []Wait {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.waits)
+}
+
+func (l *Line) waited(from time.Time, status int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = append(l.waits, Wait{from, time.Now(), status})
 }
 
 // NewLine makes a line for that many callers at once.
@@ -70,11 +93,16 @@ func (l *Line) Send(ctx context.Context, gateway int, ask Ask) (Answer, error) {
 	}
 	start := time.Now()
 	resp, err := l.Client.Do(req)
-	if err != nil {
-		return a, err
+	if err == nil {
+		a.Text, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+		_ = resp.Body.Close()
 	}
-	defer func() { _ = resp.Body.Close() }()
-	a.Text, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	switch {
+	case err != nil && time.Since(start) >= patience:
+		l.waited(start, 0)
+	case err == nil && resp.StatusCode == http.StatusServiceUnavailable:
+		l.waited(start, resp.StatusCode)
+	}
 	if err != nil {
 		return a, err
 	}
@@ -83,7 +111,7 @@ func (l *Line) Send(ctx context.Context, gateway int, ask Ask) (Answer, error) {
 			return a, err
 		}
 	}
-	a.Status, a.Took, a.Replayed = resp.StatusCode, time.Since(start), resp.Header.Get("Idempotent-Replayed") != ""
+	a.Status, a.Replayed = resp.StatusCode, resp.Header.Get("Idempotent-Replayed") != ""
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
 		a.RetryAfter = time.Duration(seconds) * time.Second
 	}

@@ -16,10 +16,16 @@ import (
 
 // Event is a fault that is over, or could not be done.
 type Event struct {
-	Kind  string
-	Loses []string
-	Ended time.Time
-	Err   error
+	Kind         string
+	Loses        []string
+	Began, Ended time.Time
+	Err          error
+}
+
+// Holds is whether it keeps answers from the buyers that the gateways would
+// give: they stand still, or the way to them is hurt.
+func (e Event) Holds() bool {
+	return e.Kind == "stop:gateway" || e.Kind == "swizzle" || strings.HasPrefix(e.Kind, "tcp:buyer-gateway:")
 }
 
 // Schedule hurts the stage until Run's context ends.
@@ -148,6 +154,7 @@ func (s *Schedule) allDown(ctx context.Context, rng *rand.Rand) {
 // do does one fault, waits, and undoes it, whatever becomes of ctx meanwhile.
 func (s *Schedule) do(ctx context.Context, f Fault) {
 	s.Begin(f.Kind, f.Loses)
+	began := time.Now()
 	whole := context.WithoutCancel(ctx)
 	err := f.Begin(whole)
 	pause(ctx, f.For)
@@ -157,7 +164,7 @@ func (s *Schedule) do(ctx context.Context, f Fault) {
 	if err != nil {
 		err = fmt.Errorf("fault %s of %s: %w", f.Kind, f.Target, err)
 	}
-	s.End(Event{f.Kind, f.Loses, time.Now(), err})
+	s.End(Event{f.Kind, f.Loses, began, time.Now(), err})
 }
 
 // Restore makes everything well, whatever was left.
