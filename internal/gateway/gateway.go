@@ -89,9 +89,9 @@ type Config struct {
 
 	SnapshotAge    time.Duration // how old Snapshot may be, on any gateway; a change of state answers after it; default 1 s
 	CacheTimeout   time.Duration // how long a request waits for Redis; default 800 ms
-	PublishTimeout time.Duration // and for Kafka; default 2 s, so that both together stay under 3 s
+	PublishTimeout time.Duration // and for Kafka; default 2 s
 	StoreTimeout   time.Duration // and for MySQL; default 2 s
-	AnswerIn       time.Duration // how long a request with a key or token waits for all of them together; default CacheTimeout + PublishTimeout
+	AnswerIn       time.Duration // how long a request with a key or token waits for all of them together; default PublishTimeout + 0.5 s, so that the answer is there within 3 s
 	AdminTimeout   time.Duration // and for a change of the catalogue with its loading of Redis; default 60 s
 	MaxInFlight    int           // requests served at once, long polls not counted; more are answered 503; default 4096
 	MaxWaiting     int           // long polls at once; more are answered 429; default 8192
@@ -245,7 +245,7 @@ func (c *Config) complete() error {
 	c.SnapshotAge = orDefault(c.SnapshotAge, time.Second)
 	c.PublishTimeout = orDefault(c.PublishTimeout, 2*time.Second)
 	c.StoreTimeout = orDefault(c.StoreTimeout, 2*time.Second)
-	c.AnswerIn = orDefault(c.AnswerIn, c.CacheTimeout+c.PublishTimeout)
+	c.AnswerIn = orDefault(c.AnswerIn, c.PublishTimeout+500*time.Millisecond)
 	c.AdminTimeout = orDefault(c.AdminTimeout, time.Minute)
 	c.MaxInFlight = orDefault(c.MaxInFlight, 4096)
 	c.MaxWaiting = orDefault(c.MaxWaiting, 8192)

@@ -19,7 +19,7 @@ func TestThroughKafka(t *testing.T) {
 	kafka, publisher := realKafka(t)
 	r := newRig(t, func(c *gateway.Config) {
 		c.Publisher = publisher
-		c.PublishTimeout = 20 * time.Second // a busy machine is no outage
+		c.PublishTimeout, c.AnswerIn = 20*time.Second, 30*time.Second // a busy machine is no outage
 	})
 	_, path := r.sell(t, offer{units: 10, perOrder: 1, perUser: 5})
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -141,7 +141,7 @@ func (r *rig) start(t testing.TB, change func(*gateway.Config), server func(*htt
 		},
 		KeyStore: keys.NewStore(r.db), Trail: audit.NewTrail(r.db), Tokens: r.tokens,
 		IDKey: []byte(idKey), Now: time.Now, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		CacheTimeout: 5 * time.Second, StoreTimeout: 10 * time.Second, // a busy machine is no outage
+		CacheTimeout: 5 * time.Second, StoreTimeout: 10 * time.Second, AnswerIn: 20 * time.Second, // a busy machine is no outage
 	}
 	if change != nil {
 		change(&cfg)

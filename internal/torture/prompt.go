@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/leadingpeers/seckill/internal/torture/load"
@@ -15,6 +16,8 @@ type Prompt struct {
 	Slowest503MS int64 `json:"slowest_503_ms"`             // of all
 	SlowestOwnMS int64 `json:"slowest_503_undisturbed_ms"` // of those that no fault held up on their way
 	Hangs        int64 `json:"hangs"`                      // no answer at all, and no fault that held it up
+
+	late []string // those that waited longer than they may
 }
 
 // promptOf measures the waits. A gateway that stands still can answer nobody,
@@ -26,19 +29,21 @@ func promptOf(waits []load.Wait, faults []plan.Event) (p Prompt) {
 		for _, f := range faults {
 			held = held || f.Holds() && f.Began.Before(w.To) && w.From.Before(f.Ended)
 		}
-		ms := w.To.Sub(w.From).Milliseconds()
-		switch {
-		case w.Status != 0:
-			p.Slowest503MS = max(p.Slowest503MS, ms)
-			if !held {
-				p.SlowestOwnMS = max(p.SlowestOwnMS, ms)
-			}
-		case !held:
+		took := w.To.Sub(w.From)
+		if w.Status != 0 {
+			p.Slowest503MS = max(p.Slowest503MS, took.Milliseconds())
+		}
+		if held {
+			continue
+		}
+		if w.Status == 0 {
 			p.Hangs++
+		} else {
+			p.SlowestOwnMS = max(p.SlowestOwnMS, took.Milliseconds())
+		}
+		if w.Status == 0 || took > answerLimit {
+			p.late = append(p.late, fmt.Sprintf("a buyer waited %s, from %s, for an answer %d that no fault held up", took.Round(time.Millisecond), w.From.Format("15:04:05.000"), w.Status))
 		}
 	}
 	return p
 }
-
-// late is whether buyers waited longer than they may.
-func (p Prompt) late() bool { return p.Hangs > 0 || p.SlowestOwnMS > answerLimit.Milliseconds() }

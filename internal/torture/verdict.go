@@ -91,8 +91,9 @@ func (r *run) count(s judge.State) {
 	b, out := r.buyers, &r.result
 	out.HTTPRequests, out.Accepted, out.AcceptedUnits, out.Replayed = b.Requests.Load(), b.Accepted.Load(), b.Units.Load(), b.Replayed.Load()
 	out.Answers, out.Unanswered, out.ReadNotFound = b.Answers.All(), b.Unanswered.Load(), b.NotFound.Load()
-	if out.Prompt = promptOf(b.Line.Waits(), r.faults); out.late() {
-		r.judge.Find("buyers waited too long: %+v", out.Prompt)
+	out.Prompt = promptOf(b.Line.Waits(), r.faults)
+	for _, text := range out.late {
+		r.judge.Find("%s", text)
 	}
 	out.Orders, out.Paid, out.Released, out.RefusedAfter = s.Orders, s.Paid, s.Released, s.Refused
 	out.Checkout, out.Operators = r.checkout.Did.All(), r.operators.Did.All()
