@@ -3,6 +3,8 @@ package order
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/leadingpeers/seckill/internal/fault"
@@ -28,26 +30,54 @@ func (s *Store) PayAll(ctx context.Context, payments []Payment) (map[string]Orde
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	err := mysql.Retry(ctx, func() error {
-		query, args := payAll(ids, good)
-		_, err := s.db.ExecContext(ctx, query, args...)
-		return err
-	})
-	if mysql.IsDuplicate(err) {
-		return nil, nil // one reference has paid another order: nothing has changed, and Pay finds which
+	paid := map[string]Order{}
+	if s.paidTwice.Load() { // a topic is read again: who was paid before needs only reading
+		var err error
+		if paid, err = s.paidBy(ctx, ids, good); err != nil {
+			return nil, err
+		}
+		s.paidTwice.Store(len(paid) > 0)
+		ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := paid[id]; return ok })
 	}
-	if err != nil {
+	if len(ids) == 0 {
+		return paid, nil
+	}
+	if err := s.payFor(ctx, ids, good); err != nil {
+		if mysql.IsDuplicate(err) {
+			return paid, nil // one reference has paid another order: nothing has changed, and Pay finds which
+		}
 		return nil, fmt.Errorf("pay %d orders: %w", len(ids), err)
 	}
+	now, err := s.paidBy(ctx, ids, good)
+	maps.Copy(paid, now)
+	return paid, err
+}
+
+// payFor pays those orders of ids that await their payment.
+func (s *Store) payFor(ctx context.Context, ids []string, payments map[string]Payment) error {
+	return mysql.Retry(ctx, func() error {
+		query, args := payAll(ids, payments)
+		done, err := s.db.ExecContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		changed, err := done.RowsAffected()
+		if changed < int64(len(ids)) {
+			s.paidTwice.Store(true) // or too late, or never placed
+		}
+		return err
+	})
+}
+
+// paidBy returns those orders of ids that their payments have paid.
+func (s *Store) paidBy(ctx context.Context, ids []string, payments map[string]Payment) (map[string]Order, error) {
 	found, err := find(ctx, s.db, ids)
 	if err != nil {
-		return nil, fmt.Errorf("read %d orders after paying them: %w", len(ids), err)
+		return nil, fmt.Errorf("read which of %d orders are paid: %w", len(ids), err)
 	}
-	for id, o := range found {
-		if o.State != Paid || o.PaymentRef != good[id].Ref || o.AmountCents != good[id].AmountCents {
-			delete(found, id)
-		}
-	}
+	maps.DeleteFunc(found, func(id string, o Order) bool {
+		return o.State != Paid || o.PaymentRef != payments[id].Ref || o.AmountCents != payments[id].AmountCents
+	})
 	return found, nil
 }
 

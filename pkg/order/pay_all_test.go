@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/leadingpeers/seckill/internal/testservers"
 	"github.com/leadingpeers/seckill/pkg/order"
@@ -49,6 +50,10 @@ func TestPayAll(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.paid, slices.Sorted(maps.Keys(got))); diff != "" {
 				t.Errorf("paid (-want +got): %s\n%s", tt.why, diff)
+			}
+			again, err := s.PayAll(t.Context(), tt.payments)
+			if diff := cmp.Diff(got, again, cmpopts.EquateEmpty()); err != nil || diff != "" {
+				t.Errorf("the topic is read again, and the answer is another (-was +is): %v\n%s", err, diff)
 			}
 			wantPaid := map[string]bool{rid(3): true}
 			for _, id := range tt.paid {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,7 +42,11 @@ var (
 // compare-and-set on awaiting_payment, so of a payment, a cancellation and a
 // time-out that race exactly one wins. Any number of stores may work on one
 // database. A Store is safe for concurrent use.
-type Store struct{ db *sql.DB }
+type Store struct {
+	db        *sql.DB
+	repeats   atomic.Bool // the last batch to place had orders that were there before
+	paidTwice atomic.Bool // and the last to pay some that were paid before
+}
 
 // NewStore returns the store in db, which must come from mysql.Open and have
 // the tables of mysql.Migrate.
@@ -76,10 +81,41 @@ func (s *Store) Place(ctx context.Context, orders []Order) ([]Order, error) {
 	return placed, nil
 }
 
-// place first takes all orders for new, as nearly all are: then only the time
-// is to be read of what it has written. If one is not, its key stops the
-// statement, and nothing has happened.
+// place takes all orders for new, as nearly all are, unless the batch before
+// has had some that were not: then a topic is read again, and it looks first.
 func (s *Store) place(ctx context.Context, orders []Order) ([]Order, error) {
+	if !s.repeats.Load() {
+		return s.placeNew(ctx, orders)
+	}
+	before, err := find(ctx, s.db, reservationsOf(orders))
+	if err != nil {
+		return nil, err
+	}
+	s.repeats.Store(len(before) > 0)
+	placed := make([]Order, len(orders))
+	var missing []Order
+	var at []int
+	for i, o := range orders {
+		if was, ok := before[o.ReservationID]; ok {
+			placed[i] = was
+		} else {
+			missing, at = append(missing, o), append(at, i)
+		}
+	}
+	if len(missing) == 0 {
+		return placed, nil
+	}
+	fresh, err := s.placeNew(ctx, missing)
+	for i, o := range fresh {
+		placed[at[i]] = o
+	}
+	return placed, err
+}
+
+// placeNew takes all orders for new: then only the time is to be read of what
+// it has written. If one is not, its key stops the statement, and nothing has
+// happened.
+func (s *Store) placeNew(ctx context.Context, orders []Order) ([]Order, error) {
 	fresh := make([]Order, len(orders))
 	for i, o := range orders {
 		id, err := uuid.NewV7()
@@ -96,6 +132,7 @@ func (s *Store) place(ctx context.Context, orders []Order) ([]Order, error) {
 	if !mysql.IsDuplicate(err) {
 		return nil, err
 	}
+	s.repeats.Store(true)
 	if err := s.insert(ctx, sqlPlace+keepPlaced, fresh); err != nil {
 		return nil, err
 	}
@@ -137,10 +174,7 @@ func (s *Store) date(ctx context.Context, orders []Order) error {
 
 // standing returns the orders of the same reservations as the table has them.
 func (s *Store) standing(ctx context.Context, orders []Order) ([]Order, error) {
-	ids := make([]string, len(orders))
-	for i, o := range orders {
-		ids[i] = o.ReservationID
-	}
+	ids := reservationsOf(orders)
 	placed, err := find(ctx, s.db, ids)
 	if err != nil {
 		return nil, err
@@ -154,6 +188,14 @@ func (s *Store) standing(ctx context.Context, orders []Order) ([]Order, error) {
 		out[i] = o
 	}
 	return out, nil
+}
+
+func reservationsOf(orders []Order) []string {
+	ids := make([]string, len(orders))
+	for i, o := range orders {
+		ids[i] = o.ReservationID
+	}
+	return ids
 }
 
 // Find returns the order of a reservation, or [ErrNotFound].

@@ -135,8 +135,18 @@ func TestPlaceOncePerReservation(t *testing.T) {
 	if diff := cmp.Diff(first[1], again[0]); diff != "" {
 		t.Errorf("an order that was there has changed (-was +is):\n%s", diff)
 	}
-	if n := count(t, db, "SELECT COUNT(*) FROM orders"); n != 5 {
-		t.Errorf("%d orders, want 5", n)
+	once, err := s.Place(t.Context(), []order.Order{sample(6), other, sample(7), sample(2), sample(6)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []int{6, 1, 7, 2, 6} {
+		stands, err := s.Find(t.Context(), rid(n))
+		if diff := cmp.Diff(stands, once[i]); err != nil || diff != "" {
+			t.Errorf("a topic that is read again, with new ones between: not as it stands (-stands +got): %v\n%s", err, diff)
+		}
+	}
+	if n := count(t, db, "SELECT COUNT(*) FROM orders"); n != 7 {
+		t.Errorf("%d orders, want 7", n)
 	}
 	if none, err := s.Place(t.Context(), nil); none != nil || err != nil {
 		t.Errorf("placing nothing: %v, %v", none, err)

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/mysql"
@@ -36,7 +37,10 @@ const reasonLimit = 32
 //
 // (protocol.md, "MySQL"). Any number of ledgers may work on one database. A
 // Ledger is safe for concurrent use.
-type Ledger struct{ db *sql.DB }
+type Ledger struct {
+	db      *sql.DB
+	repeats atomic.Bool // the last batch to deduct had reservations that were decided before
+}
 
 // NewLedger returns the ledger in db, which must come from mysql.Open and have
 // the tables of mysql.Migrate.
@@ -59,13 +63,43 @@ func NewLedger(db *sql.DB) *Ledger { return &Ledger{db: db} }
 // decided as a whole or not at all, and repeating finds out. A count that no
 // sequence of these transactions can reach is a panic with the numbers.
 func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
+	want, err := distinct(productID, rs)
+	if err != nil {
+		return nil, fmt.Errorf("deduct %s: %w", productID, err)
+	}
+	rows, err := l.decidedBefore(ctx, productID, want)
+	if err != nil {
+		return nil, fmt.Errorf("deduct %s: %w", productID, err)
+	}
 	// Nearly always all are new, and then looking for them is a fifth of the
 	// work. If one is not, its key stops the INSERT, and nothing has happened.
-	rows, err := l.change(ctx, step{"deduct", unread, deduct}, productID, rs)
-	if !mysql.IsDuplicate(err) {
-		return rows, err
+	fresh := unknownOf(want, rows)
+	decided, err := l.change(ctx, step{"deduct", unread, deduct}, productID, fresh)
+	if mysql.IsDuplicate(err) {
+		l.repeats.Store(true)
+		decided, err = l.change(ctx, step{"deduct", known, deduct}, productID, fresh)
 	}
-	return l.change(ctx, step{"deduct", known, deduct}, productID, rs)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(rows, decided)
+	return inOrder(want, rows), nil
+}
+
+// decidedBefore returns those of want that the ledger has, when it is likely to
+// have some: while a topic is read again, or the reaper publishes again. They
+// are read without the lock. Whoever reads a row with it may tell of it late
+// just as well, and a row never goes away; so a replay keeps nobody waiting and
+// costs one reading instead of two transactions.
+func (l *Ledger) decidedBefore(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error) {
+	if len(want) == 0 || !l.repeats.Load() {
+		return map[string]Reservation{}, nil
+	}
+	rows, err := known(ctx, l.db, ids(want))
+	// A row of another product must not hide that this one is unknown.
+	maps.DeleteFunc(rows, func(_ string, r Reservation) bool { return r.ProductID != productID })
+	l.repeats.Store(len(rows) > 0)
+	return rows, err
 }
 
 // Rollback gives the units of deducted reservations of one product back, at
@@ -85,7 +119,15 @@ func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation)
 // changed for the whole batch. After any other error the batch was rolled back
 // as a whole or not at all, and repeating finds out.
 func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	return l.change(ctx, step{"roll back", known, rollBack}, productID, rs)
+	want, err := distinct(productID, rs)
+	if err != nil {
+		return nil, fmt.Errorf("roll back %s: %w", productID, err)
+	}
+	rows, err := l.change(ctx, step{"roll back", known, rollBack}, productID, want)
+	if err != nil {
+		return nil, err
+	}
+	return inOrder(want, rows), nil
 }
 
 // step is one of the ledger's transitions.
@@ -100,24 +142,19 @@ type step struct {
 type decision func(ctx context.Context, tx *sql.Tx, stock stockRow, want []Reservation, seen map[string]Reservation) ([]Reservation, error)
 
 // look returns the rows of those IDs that the ledger has.
-type look func(ctx context.Context, tx *sql.Tx, ids []string) (map[string]Reservation, error)
+type look func(ctx context.Context, db queryer, ids []string) (map[string]Reservation, error)
 
 // unread is the look that takes all for new.
-func unread(context.Context, *sql.Tx, []string) (map[string]Reservation, error) {
+func unread(context.Context, queryer, []string) (map[string]Reservation, error) {
 	return make(map[string]Reservation), nil
 }
 
 // change is what Deduct and Rollback share: lock the stock row, read what is
-// known, decide, answer in input order.
-func (l *Ledger) change(ctx context.Context, s step, productID string, rs []Reservation) ([]Reservation, error) {
-	want, err := distinct(productID, rs)
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", s.verb, productID, err)
-	}
+// known, decide. It returns the rows of want, each by its ID.
+func (l *Ledger) change(ctx context.Context, s step, productID string, want []Reservation) (rows map[string]Reservation, err error) {
 	if len(want) == 0 {
 		return nil, nil
 	}
-	var rows map[string]Reservation
 	err = mysql.InTx(ctx, l.db, func(tx *sql.Tx) error {
 		stock, err := lockStock(ctx, tx, productID)
 		if err != nil {
@@ -126,9 +163,6 @@ func (l *Ledger) change(ctx context.Context, s step, productID string, rs []Rese
 		rows, err = s.look(ctx, tx, ids(want))
 		if err != nil {
 			return err
-		}
-		if fault.Off(fault.SeenBefore) {
-			clear(rows)
 		}
 		changed, err := s.do(ctx, tx, stock, want, rows)
 		fault.Point(fault.InLedger)
@@ -140,11 +174,16 @@ func (l *Ledger) change(ctx context.Context, s step, productID string, rs []Rese
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", s.verb, productID, err)
 	}
+	return rows, nil
+}
+
+// inOrder returns the row of each of want. The ledger does not keep activities.
+func inOrder(want []Reservation, rows map[string]Reservation) []Reservation {
 	for i, r := range want {
 		want[i] = rows[r.ID]
 		want[i].ActivityID = r.ActivityID
 	}
-	return want, nil
+	return want
 }
 
 // distinct returns the first reservation of each ID, in order, and refuses a
@@ -154,7 +193,7 @@ func distinct(productID string, rs []Reservation) ([]Reservation, error) {
 		return nil, fmt.Errorf("%w: %d reservations, want at most %d", ErrInvalid, len(rs), MaxBatch)
 	}
 	seen := make(map[string]bool, len(rs))
-	want := make([]Reservation, 0, len(rs))
+	var want []Reservation
 	for _, r := range rs {
 		if err := r.Validate(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)

@@ -173,6 +173,43 @@ func rollBackOne(t *testing.T, db *sql.DB, l *stock.Ledger, n int) {
 	}
 }
 
+// TestDeductAgain: while a topic is read again, what was decided before is
+// answered from its rows: without the lock, for which the stock row would have
+// to be there.
+func TestDeductAgain(t *testing.T) {
+	db := testservers.MySQL(t)
+	l := stock.NewLedger(db)
+	putOnSale(t, db, "p", 10, 3)
+	putOnSale(t, db, "q", 10, 3)
+	batch := func() []stock.Reservation { return []stock.Reservation{wish(1, "ann", 2), wish(2, "bob", 1)} }
+	first, err := l.Deduct(t.Context(), "p", batch())
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := func(why string, batch []stock.Reservation, want ...stock.Reservation) {
+		t.Helper()
+		got, err := l.Deduct(t.Context(), batch[0].ProductID, batch)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s (-want +got): %v\n%s", why, err, diff)
+		}
+	}
+	same("the first repetition", batch(), first...)
+	three := []stock.Reservation{wish(3, "cid", 1), wish(1, "ann", 2), wish(3, "cid", 1)}
+	same("a new one among old ones", three, row(3, "cid", 1, stock.Deducted, ""), first[0])
+	if got := balanced(t, l, "p"); got != 6 {
+		t.Errorf("%d available, want 6", got)
+	}
+	stolen := wish(1, "eve", 1)
+	stolen.ProductID = "q"
+	same("an ID of another product", []stock.Reservation{stolen}, first[0])
+	same("and it is as before", batch(), first...)
+	ledgerExec(t, db, "DELETE FROM stock WHERE product_id = 'p'")
+	same("the stock row has gone", batch(), first...)
+	if _, err := l.Deduct(t.Context(), "p", append(batch(), wish(4, "dan", 1))); !errors.Is(err, stock.ErrNotFound) {
+		t.Errorf("a new one needs it: %v, want ErrNotFound", err)
+	}
+}
+
 func TestRollback(t *testing.T) {
 	db := testservers.MySQL(t)
 	l := stock.NewLedger(db)
