@@ -42,7 +42,7 @@ func promptOf(waits []load.Wait, faults []plan.Event) (p Prompt) {
 			p.SlowestOwnMS = max(p.SlowestOwnMS, took.Milliseconds())
 		}
 		if w.Status == 0 || took > answerLimit {
-			p.late = append(p.late, fmt.Sprintf("a buyer waited %s, from %s, for an answer %d that no fault held up", took.Round(time.Millisecond), w.From.Format("15:04:05.000"), w.Status))
+			p.late = append(p.late, fmt.Sprintf("a buyer waited %s, from %s, for an answer %d that no fault held up: %s", took.Round(time.Millisecond), w.From.Format("15:04:05.000"), w.Status, w.What))
 		}
 	}
 	return p

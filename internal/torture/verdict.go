@@ -94,6 +94,7 @@ func (r *run) count(s judge.State) {
 	out.Prompt = promptOf(b.Line.Waits(), r.faults)
 	for _, text := range out.late {
 		r.judge.Find("%s", text)
+		r.log("%s", text)
 	}
 	out.Orders, out.Paid, out.Released, out.RefusedAfter = s.Orders, s.Paid, s.Released, s.Refused
 	out.Checkout, out.Operators = r.checkout.Did.All(), r.operators.Did.All()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -47,7 +48,8 @@ type Line struct {
 // for as long as a caller waits.
 type Wait struct {
 	From, To time.Time
-	Status   int // 0 = none
+	Status   int    // 0 = none
+	What     string // was asked, of whom, and the answer's code
 }
 
 // Waits returns all of them so far.
@@ -57,10 +59,10 @@ func (l *Line) Waits() []Wait {
 	return slices.Clone(l.waits)
 }
 
-func (l *Line) waited(from time.Time, status int) {
+func (l *Line) waited(from time.Time, status int, what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.waits = append(l.waits, Wait{from, time.Now(), status})
+	l.waits = append(l.waits, Wait{from, time.Now(), status, what})
 }
 
 // NewLine makes a line for that many callers at once.
@@ -97,19 +99,19 @@ func (l *Line) Send(ctx context.Context, gateway int, ask Ask) (Answer, error) {
 		a.Text, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 		_ = resp.Body.Close()
 	}
-	switch {
-	case err != nil && time.Since(start) >= patience:
-		l.waited(start, 0)
-	case err == nil && resp.StatusCode == http.StatusServiceUnavailable:
-		l.waited(start, resp.StatusCode)
-	}
 	if err != nil {
+		if time.Since(start) >= patience {
+			l.waited(start, 0, fmt.Sprintf("gateway %d: %s %s", gateway%len(l.Gateways)+1, ask.Method, ask.Path))
+		}
 		return a, err
 	}
 	if len(a.Text) > 0 {
 		if err := json.Unmarshal(a.Text, &a); err != nil && resp.StatusCode < 300 {
 			return a, err
 		}
+	}
+	if resp.StatusCode == http.StatusServiceUnavailable {
+		l.waited(start, resp.StatusCode, fmt.Sprintf("gateway %d: %s %s: %s", gateway%len(l.Gateways)+1, ask.Method, ask.Path, a.Code))
 	}
 	a.Status, a.Replayed = resp.StatusCode, resp.Header.Get("Idempotent-Replayed") != ""
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
