@@ -8,9 +8,6 @@ import (
 	"github.com/leadingpeers/seckill/internal/torture/plan"
 )
 
-// answerLimit is how long a buyer waits for an answer when nothing can be sold.
-const answerLimit = 3 * time.Second
-
 // Prompt is how long buyers waited for nothing.
 type Prompt struct {
 	Slowest503MS int64 `json:"slowest_503_ms"`             // of all
@@ -41,7 +38,7 @@ func promptOf(waits []load.Wait, faults []plan.Event) (p Prompt) {
 		} else {
 			p.SlowestOwnMS = max(p.SlowestOwnMS, took.Milliseconds())
 		}
-		if w.Status == 0 || took > answerLimit {
+		if w.Status == 0 || took > load.Prompt {
 			p.late = append(p.late, fmt.Sprintf("a buyer waited %s, from %s, for an answer %d that no fault held up: %s", took.Round(time.Millisecond), w.From.Format("15:04:05.000"), w.Status, w.What))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"slices"
 	"strconv"
 	"sync"
@@ -17,6 +18,10 @@ import (
 // patience is how long a caller waits for an answer. The gateways promise one
 // in three seconds; the proxies before them may add to that.
 const patience = 8 * time.Second
+
+// Prompt is how long it may take until a gateway has answered, whatever dies
+// behind it.
+const Prompt = 3 * time.Second
 
 // Answer is what came back.
 type Answer struct {
@@ -45,11 +50,11 @@ type Line struct {
 }
 
 // Wait is a request that came to nothing: the answer was 503, or there was none
-// for as long as a caller waits.
+// for longer than [Prompt].
 type Wait struct {
-	From, To time.Time
-	Status   int    // 0 = none
-	What     string // was asked, of whom, and the answer's code
+	From, To time.Time // from when there was a connection for it
+	Status   int       // 0 = none
+	What     string    // was asked, of whom, and the answer's code
 }
 
 // Waits returns all of them so far.
@@ -93,15 +98,19 @@ func (l *Line) Send(ctx context.Context, gateway int, ask Ask) (Answer, error) {
 	if ask.Key != "" {
 		req.Header.Set("Idempotency-Key", ask.Key)
 	}
-	start := time.Now()
+	// A buyer has his own connection; ours may wait for one of the few that all
+	// share, and that is not the gateway's doing.
+	var start time.Time
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { start = time.Now() }}))
+	what := fmt.Sprintf("gateway %d: %s %s", gateway%len(l.Gateways)+1, ask.Method, ask.Path)
 	resp, err := l.Client.Do(req)
 	if err == nil {
 		a.Text, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 		_ = resp.Body.Close()
 	}
 	if err != nil {
-		if time.Since(start) >= patience {
-			l.waited(start, 0, fmt.Sprintf("gateway %d: %s %s", gateway%len(l.Gateways)+1, ask.Method, ask.Path))
+		if !start.IsZero() && time.Since(start) > Prompt {
+			l.waited(start, 0, what)
 		}
 		return a, err
 	}
@@ -111,7 +120,7 @@ func (l *Line) Send(ctx context.Context, gateway int, ask Ask) (Answer, error) {
 		}
 	}
 	if resp.StatusCode == http.StatusServiceUnavailable {
-		l.waited(start, resp.StatusCode, fmt.Sprintf("gateway %d: %s %s: %s", gateway%len(l.Gateways)+1, ask.Method, ask.Path, a.Code))
+		l.waited(start, resp.StatusCode, what+": "+a.Code)
 	}
 	a.Status, a.Replayed = resp.StatusCode, resp.Header.Get("Idempotent-Replayed") != ""
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
