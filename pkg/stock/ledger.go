@@ -123,11 +123,30 @@ func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservatio
 	if err != nil {
 		return nil, fmt.Errorf("roll back %s: %w", productID, err)
 	}
-	rows, err := l.change(ctx, step{"roll back", known, rollBack}, productID, want)
+	rows, err := l.endedBefore(ctx, productID, want)
+	if err != nil {
+		return nil, fmt.Errorf("roll back %s: %w", productID, err)
+	}
+	changed, err := l.change(ctx, step{"roll back", known, rollBack}, productID, unknownOf(want, rows))
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(rows, changed)
 	return inOrder(want, rows), nil
+}
+
+// endedBefore returns those of want that no rollback changes any more, because
+// the ledger has refused them or rolled them back. As in decidedBefore it does
+// so without the lock, which a replay of rollbacks would keep from the sale.
+func (l *Ledger) endedBefore(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error) {
+	if len(want) == 0 || fault.Off(fault.RollbackOnce) {
+		return map[string]Reservation{}, nil
+	}
+	rows, err := known(ctx, l.db, ids(want))
+	maps.DeleteFunc(rows, func(_ string, r Reservation) bool {
+		return r.ProductID != productID || r.State != Refused && r.State != RolledBack
+	})
+	return rows, err
 }
 
 // step is one of the ledger's transitions.

@@ -294,6 +294,29 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// TestRollbackAgain: what no rollback changes any more is answered from its row,
+// without the lock, for which the stock row would have to be there.
+func TestRollbackAgain(t *testing.T) {
+	db := testservers.MySQL(t)
+	l := stock.NewLedger(db)
+	putOnSale(t, db, "p", 3, 3)
+	if _, err := l.Deduct(t.Context(), "p", []stock.Reservation{wish(1, "ann", 1), wish(2, "bob", 1), wish(3, "cid", 3)}); err != nil {
+		t.Fatal(err)
+	}
+	rollBackOne(t, db, l, 1)
+	ledgerExec(t, db, "DELETE FROM stock WHERE product_id = 'p'")
+	got, err := l.Rollback(t.Context(), "p", []stock.Reservation{wish(3, "cid", 3), wish(1, "ann", 1)})
+	want := []stock.Reservation{row(3, "cid", 3, stock.Refused, "sold_out"), row(1, "ann", 1, stock.RolledBack, "payment_timeout")}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("both had ended (-want +got): %v\n%s", err, diff)
+	}
+	for why, other := range map[string]stock.Reservation{"deducted": wish(2, "bob", 1), "unknown": wish(4, "dan", 1)} {
+		if _, err := l.Rollback(t.Context(), "p", []stock.Reservation{wish(1, "ann", 1), other}); !errors.Is(err, stock.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrNotFound: it needs the stock row", why, err)
+		}
+	}
+}
+
 func TestLedgerRefusesBatches(t *testing.T) {
 	db := testservers.MySQL(t)
 	l := stock.NewLedger(db)
