@@ -28,18 +28,22 @@ const steps = 16
 func (l *limit) context(left time.Duration) context.Context {
 	step := l.after / steps
 	if left < l.after+step {
-		ctx, cancel := context.WithTimeout(context.Background(), min(left, l.after))
-		context.AfterFunc(ctx, cancel)
-		return ctx
+		return lasting(min(left, l.after))
 	}
 	if last := l.last.Load(); last != nil && (*last).Err() == nil { // it has ended when the machine was stopped for as long
 		return *last
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.after+step)
-	context.AfterFunc(ctx, cancel) // it ends by its time alone
+	ctx := lasting(l.after + step)
 	if !l.last.CompareAndSwap(nil, &ctx) {
 		return ctx // somebody else was faster; both do
 	}
 	time.AfterFunc(step, func() { l.last.Store(nil) })
+	return ctx
+}
+
+// lasting returns a context that ends by its time alone.
+func lasting(d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	context.AfterFunc(ctx, cancel)
 	return ctx
 }

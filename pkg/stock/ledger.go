@@ -39,7 +39,9 @@ const reasonLimit = 32
 // Ledger is safe for concurrent use.
 type Ledger struct {
 	db      *sql.DB
-	repeats atomic.Bool // the last batch to deduct had reservations that were decided before
+	repeats struct {
+		deduct, rollBack atomic.Bool // the last such batch had reservations that it need not change
+	}
 }
 
 // NewLedger returns the ledger in db, which must come from mysql.Open and have
@@ -63,42 +65,18 @@ func NewLedger(db *sql.DB) *Ledger { return &Ledger{db: db} }
 // decided as a whole or not at all, and repeating finds out. A count that no
 // sequence of these transactions can reach is a panic with the numbers.
 func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	want, err := distinct(productID, rs)
-	if err != nil {
-		return nil, fmt.Errorf("deduct %s: %w", productID, err)
-	}
-	rows, err := l.decidedBefore(ctx, productID, want)
-	if err != nil {
-		return nil, fmt.Errorf("deduct %s: %w", productID, err)
-	}
-	// Nearly always all are new, and then looking for them is a fifth of the
-	// work. If one is not, its key stops the INSERT, and nothing has happened.
-	fresh := unknownOf(want, rows)
-	decided, err := l.change(ctx, step{"deduct", unread, deduct}, productID, fresh)
-	if mysql.IsDuplicate(err) {
-		l.repeats.Store(true)
-		decided, err = l.change(ctx, step{"deduct", known, deduct}, productID, fresh)
-	}
-	if err != nil {
-		return nil, err
-	}
-	maps.Copy(rows, decided)
-	return inOrder(want, rows), nil
+	return l.transition(ctx, productID, rs, step{"deduct", &l.repeats.deduct, func(State) bool { return true }, l.deductNew})
 }
 
-// decidedBefore returns those of want that the ledger has, when it is likely to
-// have some: while a topic is read again, or the reaper publishes again. They
-// are read without the lock. Whoever reads a row with it may tell of it late
-// just as well, and a row never goes away; so a replay keeps nobody waiting and
-// costs one reading instead of two transactions.
-func (l *Ledger) decidedBefore(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error) {
-	if len(want) == 0 || !l.repeats.Load() {
-		return map[string]Reservation{}, nil
+// deductNew takes all of want for new. Nearly always they are, and then looking
+// for them is a fifth of the work. If one is not, its key stops the INSERT, and
+// nothing has happened.
+func (l *Ledger) deductNew(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error) {
+	rows, err := l.change(ctx, productID, want, unread, deduct)
+	if mysql.IsDuplicate(err) {
+		l.repeats.deduct.Store(true)
+		return l.change(ctx, productID, want, known, deduct)
 	}
-	rows, err := known(ctx, l.db, ids(want))
-	// A row of another product must not hide that this one is unknown.
-	maps.DeleteFunc(rows, func(_ string, r Reservation) bool { return r.ProductID != productID })
-	l.repeats.Store(len(rows) > 0)
 	return rows, err
 }
 
@@ -119,41 +97,63 @@ func (l *Ledger) decidedBefore(ctx context.Context, productID string, want []Res
 // changed for the whole batch. After any other error the batch was rolled back
 // as a whole or not at all, and repeating finds out.
 func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	want, err := distinct(productID, rs)
-	if err != nil {
-		return nil, fmt.Errorf("roll back %s: %w", productID, err)
-	}
-	rows, err := l.endedBefore(ctx, productID, want)
-	if err != nil {
-		return nil, fmt.Errorf("roll back %s: %w", productID, err)
-	}
-	changed, err := l.change(ctx, step{"roll back", known, rollBack}, productID, unknownOf(want, rows))
-	if err != nil {
-		return nil, err
-	}
-	maps.Copy(rows, changed)
-	return inOrder(want, rows), nil
+	return l.transition(ctx, productID, rs, step{"roll back", &l.repeats.rollBack, ended, l.rollBackAll})
 }
 
-// endedBefore returns those of want that no rollback changes any more, because
-// the ledger has refused them or rolled them back. As in decidedBefore it does
-// so without the lock, which a replay of rollbacks would keep from the sale.
-func (l *Ledger) endedBefore(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error) {
-	if len(want) == 0 || fault.Off(fault.RollbackOnce) {
-		return map[string]Reservation{}, nil
+// rollBackAll notes whether it has met rows that it leaves as they are.
+func (l *Ledger) rollBackAll(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error) {
+	look := func(ctx context.Context, db queryer, ids []string) (map[string]Reservation, error) {
+		rows, err := known(ctx, db, ids)
+		for _, r := range rows {
+			if ended(r.State) {
+				l.repeats.rollBack.Store(true)
+			}
+		}
+		return rows, err
 	}
-	rows, err := known(ctx, l.db, ids(want))
-	maps.DeleteFunc(rows, func(_ string, r Reservation) bool {
-		return r.ProductID != productID || r.State != Refused && r.State != RolledBack
-	})
-	return rows, err
+	return l.change(ctx, productID, want, look, rollBack)
+}
+
+// ended is whether no rollback changes a row in that state any more.
+func ended(s State) bool {
+	return s == Refused || s == RolledBack && !fault.Off(fault.RollbackOnce)
 }
 
 // step is one of the ledger's transitions.
 type step struct {
-	verb string
-	look look
-	do   decision
+	verb    string
+	repeats *atomic.Bool     // rows that it leaves are likely: a topic is read again, or the reaper publishes again
+	leaves  func(State) bool // a row in that state as it is
+	do      func(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error)
+}
+
+// transition is what Deduct and Rollback share: read what the step leaves as it
+// is, do it to the rest, answer in input order. What stays is read without the
+// lock. Whoever reads a row with it may tell of it late just as well, and a row
+// never goes away; so a replay keeps nobody waiting, and costs one reading
+// instead of one or two transactions.
+func (l *Ledger) transition(ctx context.Context, productID string, rs []Reservation, s step) ([]Reservation, error) {
+	want, err := distinct(productID, rs)
+	rows := map[string]Reservation{}
+	if err == nil && len(want) > 0 && s.repeats.Load() {
+		rows, err = known(ctx, l.db, ids(want))
+		// A row of another product must not hide that this one is unknown.
+		maps.DeleteFunc(rows, func(_ string, r Reservation) bool { return r.ProductID != productID || !s.leaves(r.State) })
+		s.repeats.Store(len(rows) > 0)
+	}
+	if rest := unknownOf(want, rows); err == nil && len(rest) > 0 {
+		var changed map[string]Reservation
+		changed, err = s.do(ctx, productID, rest)
+		maps.Copy(rows, changed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", s.verb, productID, err)
+	}
+	for i, r := range want {
+		want[i] = rows[r.ID]
+		want[i].ActivityID = r.ActivityID // the ledger does not keep it
+	}
+	return want, nil
 }
 
 // decision decides want under the lock of stock and returns the rows that were
@@ -168,41 +168,26 @@ func unread(context.Context, queryer, []string) (map[string]Reservation, error) 
 	return make(map[string]Reservation), nil
 }
 
-// change is what Deduct and Rollback share: lock the stock row, read what is
-// known, decide. It returns the rows of want, each by its ID.
-func (l *Ledger) change(ctx context.Context, s step, productID string, want []Reservation) (rows map[string]Reservation, err error) {
-	if len(want) == 0 {
-		return nil, nil
-	}
+// change is one transaction: lock the stock row, read what is known, decide. It
+// returns the rows of want, each by its ID.
+func (l *Ledger) change(ctx context.Context, productID string, want []Reservation, look look, decide decision) (rows map[string]Reservation, err error) {
 	err = mysql.InTx(ctx, l.db, func(tx *sql.Tx) error {
 		stock, err := lockStock(ctx, tx, productID)
 		if err != nil {
 			return err
 		}
-		rows, err = s.look(ctx, tx, ids(want))
+		rows, err = look(ctx, tx, ids(want))
 		if err != nil {
 			return err
 		}
-		changed, err := s.do(ctx, tx, stock, want, rows)
+		changed, err := decide(ctx, tx, stock, want, rows)
 		fault.Point(fault.InLedger)
 		for _, r := range changed {
 			rows[r.ID] = r
 		}
 		return err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", s.verb, productID, err)
-	}
-	return rows, nil
-}
-
-// inOrder returns the row of each of want. The ledger does not keep activities.
-func inOrder(want []Reservation, rows map[string]Reservation) []Reservation {
-	for i, r := range want {
-		want[i] = rows[r.ID]
-		want[i].ActivityID = r.ActivityID
-	}
-	return want
+	return rows, err
 }
 
 // distinct returns the first reservation of each ID, in order, and refuses a

@@ -203,6 +203,11 @@ func TestDeductAgain(t *testing.T) {
 	stolen.ProductID = "q"
 	same("an ID of another product", []stock.Reservation{stolen}, first[0])
 	same("and it is as before", batch(), first...)
+	stolen.ProductID = "nowhere"
+	if _, err := l.Deduct(t.Context(), "nowhere", []stock.Reservation{stolen}); !errors.Is(err, stock.ErrNotFound) {
+		t.Errorf("an ID of another product, of one that there is not: %v, want ErrNotFound", err)
+	}
+	same("the hint is gone and comes back", batch(), first...)
 	ledgerExec(t, db, "DELETE FROM stock WHERE product_id = 'p'")
 	same("the stock row has gone", batch(), first...)
 	if _, err := l.Deduct(t.Context(), "p", append(batch(), wish(4, "dan", 1))); !errors.Is(err, stock.ErrNotFound) {
@@ -304,6 +309,9 @@ func TestRollbackAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	rollBackOne(t, db, l, 1)
+	if _, err := l.Rollback(t.Context(), "p", []stock.Reservation{wish(1, "ann", 1)}); err != nil {
+		t.Fatal(err) // the first repetition
+	}
 	ledgerExec(t, db, "DELETE FROM stock WHERE product_id = 'p'")
 	got, err := l.Rollback(t.Context(), "p", []stock.Reservation{wish(3, "cid", 3), wish(1, "ann", 1)})
 	want := []stock.Reservation{row(3, "cid", 3, stock.Refused, "sold_out"), row(1, "ann", 1, stock.RolledBack, "payment_timeout")}
