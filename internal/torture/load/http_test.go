@@ -8,6 +8,17 @@ import (
 	"time"
 )
 
+// noted tells of each request before it waits for a connection.
+type noted struct {
+	http.RoundTripper
+	sent chan struct{}
+}
+
+func (n noted) RoundTrip(r *http.Request) (*http.Response, error) {
+	n.sent <- struct{}{}
+	return n.RoundTripper.RoundTrip(r)
+}
+
 // TestWaits: a buyer's time begins when there is a connection for him, and is
 // noted when all he gets is 503.
 func TestWaits(t *testing.T) {
@@ -24,6 +35,8 @@ func TestWaits(t *testing.T) {
 	}))
 	defer server.Close()
 	line := NewLine([]string{server.URL}, "key", 1)
+	sent := make(chan struct{}, 10)
+	line.Client.Transport = noted{line.Client.Transport, sent}
 	const conns = 4 // of a line for one caller
 	var all sync.WaitGroup
 	send := func(path string) {
@@ -37,9 +50,11 @@ func TestWaits(t *testing.T) {
 		send("/sad")
 	}
 	for range conns {
+		<-sent
 		<-arrived
 	}
 	send("/sad") // there is no connection left for this one
+	<-sent
 	free := time.Now()
 	close(let)
 	all.Wait()
