@@ -204,16 +204,20 @@ func TestBooks(t *testing.T) {
 
 func TestRecovered(t *testing.T) {
 	good, bad := load.Slice{Accepted: 5, WorstMS: 20}, load.Slice{Accepted: 5, WorstMS: 150}
+	second := slices.Repeat([]load.Slice{good}, calm)
 	for _, c := range []struct {
 		why    string
 		slices []load.Slice
 		want   float64
 	}{
-		{"never ill", []load.Slice{good, good}, 0},
-		{"ill at first", []load.Slice{bad, bad, good}, 0.2},
-		{"ill again", []load.Slice{bad, good, bad, good}, 0.3},
-		{"somebody turned away", []load.Slice{good, {Accepted: 1, Busy: 1}, good}, 0.2},
-		{"somebody gave up", []load.Slice{{Late: 1}, good}, 0.1},
+		{"never ill", second, 0},
+		{"ill at first", slices.Concat([]load.Slice{bad, bad}, second), 0.2},
+		{"well for less than a second between", slices.Concat([]load.Slice{bad}, second[1:], []load.Slice{bad}, second), 1.1},
+		{"a bad moment long after", slices.Concat([]load.Slice{bad}, second, []load.Slice{bad}, second), 0.1},
+		{"somebody turned away", slices.Concat([]load.Slice{good, {Accepted: 1, Busy: 1}}, second), 0.2},
+		{"somebody gave up", slices.Concat([]load.Slice{{Late: 1}}, second), 0.1},
+		{"never well for a second", slices.Concat([]load.Slice{bad}, second[1:]), 1},
+		{"shorter than a second", []load.Slice{good}, 0.1},
 	} {
 		if got := recovered(load.Result{Slices: c.slices}); got < c.want-0.01 || got > c.want+0.01 {
 			t.Errorf("%s: %v, want %v", c.why, got, c.want)

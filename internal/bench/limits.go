@@ -83,20 +83,22 @@ const (
 	crowded  = 2048                   // connections under overload
 	patience = time.Second            // of a buyer
 	slice    = 100 * time.Millisecond // of the recovery
+	calm     = 10                     // slices without a bad one: all is well
 )
 
-// overload finds the gateway's peak, offers two and three times that, and then
-// half of it, to see how soon all is well again.
+// overload finds the gateway's peak, offers two and three times that, and half
+// of it before and after, to see how soon all is well again and what well is.
 func overload(ctx context.Context, b *bench) error {
 	goodput := figures.Figure{Name: "overload_goodput", What: "accepted a second when three times the peak is offered", Against: "the peak, offered by as many connections as are answered", Unit: "/s", Goal: ">=0.9"}
 	p99 := figures.Figure{Name: "overload_p99", What: "accept p99 when twice the peak is offered", Unit: "ms", Goal: "<=1000"}
-	recovery := figures.Figure{Name: "overload_recovery", What: "after three times the peak half of it is offered: until the worst accepted answer of 100 ms takes less than 100 ms", Unit: "s", Goal: "<=2"}
+	recovery := figures.Figure{Name: "overload_recovery", What: "after three times the peak half of it is offered: until no accepted answer of a second has taken 100 ms and nobody was turned away", Unit: "s", Goal: "<=2"}
 	growth := figures.Figure{Name: "overload_rss", What: "most memory of the gateway's process afterwards", Unit: "MB"}
 	f, err := b.fronts(ctx, noOpSize)
 	if err != nil {
 		return err
 	}
-	t := figures.Table{Title: "Overload, " + strconv.Itoa(crowded) + " connections, buyers who wait " + patience.String(), Columns: []string{"offered", "sent/s", "accepted/s", "503/s", "gave up/s", "accept p50 ms", "accept p99 ms", "503 p99 ms"}}
+	t := figures.Table{Title: "Overload, " + strconv.Itoa(crowded) + " connections, buyers who wait " + patience.String(), Columns: []string{"offered", "sent/s", "accepted/s", "503/s", "gave up/s", "accept p50 ms", "accept p99 ms", "503 p99 ms", "bad of 100 ms"}}
+	var before, after load.Result
 	err = b.repeat(ctx, func(ctx context.Context) error {
 		peak, err := f.sell(ctx, 1, unchanged)
 		if err != nil {
@@ -108,6 +110,9 @@ func overload(ctx context.Context, b *bench) error {
 			t.Rows = append(t.Rows, overloadRow(times, r.Result))
 			return r.Result, err
 		}
+		if before, err = offer(0.5); err != nil {
+			return err
+		}
 		double, err := offer(2)
 		if err != nil {
 			return err
@@ -116,8 +121,7 @@ func overload(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		after, err := offer(0.5)
-		if err != nil {
+		if after, err = offer(0.5); err != nil {
 			return err
 		}
 		goodput.Add(float64(triple.Accepted)/triple.Seconds, most)
@@ -132,7 +136,19 @@ func overload(ctx context.Context, b *bench) error {
 	growth.Subject = []float64{resident}
 	b.section.Figures = append(b.section.Figures, goodput, p99, recovery, growth)
 	b.section.Tables = append(b.section.Tables, t)
+	b.section.Charts = append(b.section.Charts, figures.Chart{
+		Title: "Worst answer of each 100 ms at half of the peak, last repeat", X: "seconds", Y: "ms", LogY: true,
+		Lines: []figures.Line{worst("before the overload", before), worst("after it", after)},
+	})
 	return err
+}
+
+func worst(name string, r load.Result) figures.Line {
+	l := figures.Line{Name: name}
+	for i, s := range r.Slices {
+		l.Points = append(l.Points, figures.Point{X: float64(i) * slice.Seconds(), Y: s.WorstMS})
+	}
+	return l
 }
 
 func overloadRow(times float64, r load.Result) []string {
@@ -140,16 +156,28 @@ func overloadRow(times float64, r load.Result) []string {
 	return []string{
 		fmt.Sprintf("%.1f ×", times), per(r.Answered()), per(r.Accepted), per(r.Busy), per(r.Late),
 		fmt.Sprintf("%.1f", r.Accept.P50), fmt.Sprintf("%.1f", r.Accept.P99), fmt.Sprintf("%.1f", r.Refuse.P99),
+		strconv.Itoa(ill(r.Slices)) + " of " + strconv.Itoa(len(r.Slices)),
 	}
 }
 
-// recovered is when the last bad slice ended, in seconds.
-func recovered(r load.Result) float64 {
-	last := 0
-	for i, s := range r.Slices {
+// ill counts the bad slices.
+func ill(all []load.Slice) (n int) {
+	for _, s := range all {
 		if s.WorstMS >= 100 || s.Busy > 0 || s.Late > 0 {
-			last = i + 1
+			n++
 		}
 	}
-	return float64(last) * slice.Seconds()
+	return n
+}
+
+// recovered is when the first calm slices in a row began, in seconds; the whole
+// time when there are none. What is bad later is the calm's own: before an
+// overload, too, Redis rewrites its file and the broker collects.
+func recovered(r load.Result) float64 {
+	for i := range len(r.Slices) - calm + 1 {
+		if ill(r.Slices[i:i+calm]) == 0 {
+			return float64(i) * slice.Seconds()
+		}
+	}
+	return float64(len(r.Slices)) * slice.Seconds()
 }
