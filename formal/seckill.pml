@@ -137,7 +137,7 @@ end: do
 
 /* stockworker.Deduct in its Consumer. */
 proctype Deduct(byte i) {
-  byte pc = 0; byte row = NONE;
+  byte pc = 0; byte row = NONE; bool said = 0;
 end: do
   :: atomic { pc == 0 && reservations[i] && !locked ->
        if
@@ -149,12 +149,18 @@ end: do
        fi;
        balanced();
        assert(deducted <= LIMIT);                                                 /* S2 */
-       row = ledger[i]; pc = 1 }
+       row = ledger[i]; said = (orders[i] != NONE || row == ROLLED_BACK); pc = 1 }
   :: atomic { pc == 1 -> apply(i, row); pc = 2 }                                  /* a refusal too */
-  :: atomic { pc == 2 -> if :: row == DEDUCTED -> deductions[i] = 1 :: else -> rollbacks[i] = 1 fi; pc = 3 }
+  :: atomic { pc == 2 ->
+       if
+       :: said -> skip                                                            /* its effect is there */
+       :: !said && row == DEDUCTED -> deductions[i] = 1
+       :: !said && row != DEDUCTED -> rollbacks[i] = 1
+       fi;
+       said = 0; pc = 3 }
   :: atomic { pc == 3 -> reservations[i] = 0; pc = 0; row = NONE }                /* commit */
   :: atomic { pc == 3 && faults && twice > 0 -> twice--; pc = 0; row = NONE }     /* and delivered again */
-  :: atomic { pc > 0 && faults && crash > 0 -> crash--; pc = 0; row = NONE }
+  :: atomic { pc > 0 && faults && crash > 0 -> crash--; pc = 0; row = NONE; said = 0 }
   od
 }
 

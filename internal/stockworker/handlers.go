@@ -35,8 +35,9 @@ type Returner interface {
 // Deduct returns the handler of the topic reservations. It lets the ledger
 // decide about each reservation, one transaction for each product of the batch,
 // and answers one event for each: StockDeducted, or StockRollback for what was
-// refused or had been rolled back. A reservation that was decided before gets
-// the same event again, because nobody knows whether the first one was written.
+// refused. A reservation that was decided before gets the same event again,
+// because nobody knows whether the first one was written, unless what follows
+// from it is there: see said.
 // Then it tells Redis, of refusals too: should Kafka lose the rollback that
 // follows from one, and Redis have lost the reservation, nobody else would.
 //
@@ -62,13 +63,22 @@ func Deduct(cache Applier, ledger Deductor) events.Handler {
 		var rows []stock.Reservation
 		for _, p := range parts {
 			for _, row := range p.decided {
-				next = append(next, decision(row, causes[row.ID]))
+				if !said(row) {
+					next = append(next, decision(row, causes[row.ID]))
+				}
 			}
 			rows = append(rows, p.decided...)
 		}
 		return next, errors.Join(err, tell(ctx, cache, rows))
 	}
 }
+
+// said is whether the event of a row was written for certain, because its
+// effect is there: nothing but a StockDeducted makes an order, and nothing but a
+// StockRollback a row that is rolled back. Both are final, so it need not be
+// written again. If it were, each replay of the reservations would make the
+// topics behind it longer, and the next replay slower.
+func said(row stock.Reservation) bool { return row.Settled || row.State == stock.RolledBack }
 
 // decision is the event of what the ledger holds about a reservation: identity
 // and units are the ledger's, the activity and the trace come from the event

@@ -57,15 +57,16 @@ func NewLedger(db *sql.DB) *Ledger { return &Ledger{db: db} }
 //
 // It returns one reservation per distinct ID, in input order, with the
 // product, user, quantity, state and reason of the ledger's row, which win over
-// the input's; At is left zero and ActivityID is the input's. Repeating is
-// harmless and answers the same until the reservation is rolled back.
+// the input's; Settled says whether a known one had an order; At is left zero
+// and ActivityID is the input's. Repeating is harmless and answers the same
+// until the reservation is settled or rolled back.
 //
 // Errors: [ErrNotFound] for a product without a stock row, [ErrInvalid]; both
 // are permanent and nothing has changed. After any other error the batch was
 // decided as a whole or not at all, and repeating finds out. A count that no
 // sequence of these transactions can reach is a panic with the numbers.
 func (l *Ledger) Deduct(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	return l.transition(ctx, productID, rs, step{"deduct", &l.repeats.deduct, func(State) bool { return true }, l.deductNew})
+	return l.transition(ctx, productID, rs, step{"deduct", &l.repeats.deduct, settled, func(State) bool { return true }, l.deductNew})
 }
 
 // deductNew takes all of want for new. Nearly always they are, and then looking
@@ -75,7 +76,7 @@ func (l *Ledger) deductNew(ctx context.Context, productID string, want []Reserva
 	rows, err := l.change(ctx, productID, want, unread, deduct)
 	if mysql.IsDuplicate(err) {
 		l.repeats.deduct.Store(true)
-		return l.change(ctx, productID, want, known, deduct)
+		return l.change(ctx, productID, want, settled, deduct)
 	}
 	return rows, err
 }
@@ -97,7 +98,7 @@ func (l *Ledger) deductNew(ctx context.Context, productID string, want []Reserva
 // changed for the whole batch. After any other error the batch was rolled back
 // as a whole or not at all, and repeating finds out.
 func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
-	return l.transition(ctx, productID, rs, step{"roll back", &l.repeats.rollBack, ended, l.rollBackAll})
+	return l.transition(ctx, productID, rs, step{"roll back", &l.repeats.rollBack, known, ended, l.rollBackAll})
 }
 
 // rollBackAll notes whether it has met rows that it leaves as they are.
@@ -123,6 +124,7 @@ func ended(s State) bool {
 type step struct {
 	verb    string
 	repeats *atomic.Bool     // rows that it leaves are likely: a topic is read again, or the reaper publishes again
+	look    look             // of the rows that it leaves
 	leaves  func(State) bool // a row in that state as it is
 	do      func(ctx context.Context, productID string, want []Reservation) (map[string]Reservation, error)
 }
@@ -136,7 +138,7 @@ func (l *Ledger) transition(ctx context.Context, productID string, rs []Reservat
 	want, err := distinct(productID, rs)
 	rows := map[string]Reservation{}
 	if err == nil && len(want) > 0 && s.repeats.Load() {
-		rows, err = known(ctx, l.db, ids(want))
+		rows, err = s.look(ctx, l.db, ids(want))
 		// A row of another product must not hide that this one is unknown.
 		maps.DeleteFunc(rows, func(_ string, r Reservation) bool { return r.ProductID != productID || !s.leaves(r.State) })
 		s.repeats.Store(len(rows) > 0)

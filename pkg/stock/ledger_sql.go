@@ -25,7 +25,9 @@ const (
 
 	sqlMoveUnits = "UPDATE stock SET available = available + ? WHERE product_id = ?"
 
-	sqlKnown = "SELECT reservation_id, product_id, user_id, quantity, state, reason FROM reservations WHERE reservation_id IN (?)"
+	sqlKnown = "SELECT reservation_id, product_id, user_id, quantity, state, reason, FALSE FROM reservations WHERE reservation_id IN (?)"
+
+	sqlSettled = "SELECT reservation_id, product_id, user_id, quantity, state, reason, EXISTS (SELECT 1 FROM orders o WHERE o.reservation_id = r.reservation_id) FROM reservations r WHERE reservation_id IN (?)"
 
 	sqlUnitsHeld = "SELECT user_id, SUM(quantity) FROM reservations WHERE product_id = ? AND state = 'deducted' AND user_id IN (?) GROUP BY user_id"
 
@@ -113,10 +115,19 @@ func moveUnits(ctx context.Context, tx *sql.Tx, productID string, n int64) error
 
 // known returns the rows of those IDs that the ledger has.
 func known(ctx context.Context, db queryer, ids []string) (map[string]Reservation, error) {
+	return rowsOf(ctx, db, sqlKnown, ids)
+}
+
+// settled returns the same rows, and which of them have an order.
+func settled(ctx context.Context, db queryer, ids []string) (map[string]Reservation, error) {
+	return rowsOf(ctx, db, sqlSettled, ids)
+}
+
+func rowsOf(ctx context.Context, db queryer, statement string, ids []string) (map[string]Reservation, error) {
 	if fault.Off(fault.SeenBefore) {
 		return make(map[string]Reservation), nil
 	}
-	rows, err := db.QueryContext(ctx, mysql.In(sqlKnown, len(ids)), idArgs(ids)...)
+	rows, err := db.QueryContext(ctx, mysql.In(statement, len(ids)), idArgs(ids)...)
 	if err != nil {
 		return nil, fmt.Errorf("read known reservations: %w", err)
 	}
@@ -124,7 +135,7 @@ func known(ctx context.Context, db queryer, ids []string) (map[string]Reservatio
 	out := make(map[string]Reservation)
 	for rows.Next() {
 		var r Reservation
-		if err := rows.Scan((*mysql.ID)(&r.ID), &r.ProductID, &r.UserID, &r.Quantity, &r.State, &r.Reason); err != nil {
+		if err := rows.Scan((*mysql.ID)(&r.ID), &r.ProductID, &r.UserID, &r.Quantity, &r.State, &r.Reason, &r.Settled); err != nil {
 			return nil, fmt.Errorf("read known reservations: %w", err)
 		}
 		out[r.ID] = r

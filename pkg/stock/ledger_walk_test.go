@@ -29,6 +29,7 @@ type ledgerModel struct {
 
 func (m *ledgerModel) deduct(r stock.Reservation) stock.Reservation {
 	if known, ok := m.rows[r.ID]; ok {
+		_, known.Settled = m.orders[r.ID]
 		return known
 	}
 	held := int64(0)

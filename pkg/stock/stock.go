@@ -44,6 +44,7 @@ type Reservation struct {
 	State      State     // how far it has come
 	Reason     string    // why it was refused or rolled back, else empty
 	At         time.Time // when Redis (Cache) or MySQL (Ledger) first saw it, UTC
+	Settled    bool      // only from Ledger.Deduct: it was there already, and so was its order
 }
 
 // Limits of one reservation.

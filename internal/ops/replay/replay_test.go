@@ -433,13 +433,7 @@ func TestTwoOperators(t *testing.T) {
 	close(goOn)
 	r.must(<-done)
 	_, err = other.desk.Run(t.Context(), second, replay.Options{Mode: replay.Isolate})
-	refused(t, err, "has moved") // the first has told its deductions again
-	p, err = other.desk.Make(t.Context(), replay.Want{Groups: []string{"settle"}, Earliest: true})
-	r.must(err)
-	third := r.plan("third")
-	r.must(p.Save(third))
-	_, err = other.desk.Run(t.Context(), third, replay.Options{Mode: replay.Isolate})
-	r.must(err) // now it may
+	r.must(err) // now it may: the first has written nothing behind the plan, because all of it had orders
 }
 
 // A replay is stopped by another process and goes on later behind what it did.

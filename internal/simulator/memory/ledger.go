@@ -98,7 +98,9 @@ func (m *MySQL) Decide(product string, rs []stock.Reservation) (decided []stock.
 			continue
 		}
 		if known := m.row(r.ID); known != nil && m.mutant != NoUniqueID {
-			decided = append(decided, answer(known.Reservation, r))
+			row := answer(known.Reservation, r)
+			row.Settled = m.orderOf(r.ID) != nil
+			decided = append(decided, row)
 			continue
 		}
 		no := m.refuses(w, r, taken, fresh)
