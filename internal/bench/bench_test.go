@@ -204,7 +204,7 @@ func TestBooks(t *testing.T) {
 
 func TestRecovered(t *testing.T) {
 	good, bad := load.Slice{Accepted: 5, WorstMS: 20}, load.Slice{Accepted: 5, WorstMS: 150}
-	second := slices.Repeat([]load.Slice{good}, calm)
+	second := slices.Repeat([]load.Slice{good}, wellFor)
 	for _, c := range []struct {
 		why    string
 		slices []load.Slice

@@ -83,7 +83,7 @@ const (
 	crowded  = 2048                   // connections under overload
 	patience = time.Second            // of a buyer
 	slice    = 100 * time.Millisecond // of the recovery
-	calm     = 10                     // slices without a bad one: all is well
+	wellFor  = 10                     // slices without a bad one: all is well
 )
 
 // overload finds the gateway's peak, offers two and three times that, and half
@@ -170,12 +170,12 @@ func ill(all []load.Slice) (n int) {
 	return n
 }
 
-// recovered is when the first calm slices in a row began, in seconds; the whole
-// time when there are none. What is bad later is the calm's own: before an
-// overload, too, Redis rewrites its file and the broker collects.
+// recovered is when the first wellFor good slices in a row began, in seconds;
+// the whole time when there are none. A bad one later is not of the overload:
+// half of the peak may have some before it, too, which the table counts beside.
 func recovered(r load.Result) float64 {
-	for i := range len(r.Slices) - calm + 1 {
-		if ill(r.Slices[i:i+calm]) == 0 {
+	for i := range len(r.Slices) - wellFor + 1 {
+		if ill(r.Slices[i:i+wellFor]) == 0 {
 			return float64(i) * slice.Seconds()
 		}
 	}
