@@ -48,12 +48,12 @@ test-cluster: ## run the end-to-end tests on three Redis masters with replicas a
 test-fast: vet ## run the tests on embedded stand-ins; what only real servers show is skipped
 	SECKILL_TEST_SERVERS=embedded $(GOTEST) ./...
 
-fuzz: ## run every fuzz target for FUZZTIME (10s), on embedded stand-ins where it needs servers
-	@for dir in $$(git grep --untracked -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
-		targets=$$(go test -list '^Fuzz' ./$$dir) || exit 1; \
+fuzz: up ## run every fuzz target for FUZZTIME (10s), on real servers where it needs them
+	@eval "$$($(SERVERS) env)"; for dir in $$(git grep --untracked -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do \
+		targets=$$(go test -list '^Fuzz' ./$$dir) || { echo "$$targets"; exit 1; }; \
 		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
 			echo "== $$dir $$target"; \
-			SECKILL_TEST_SERVERS=embedded go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$dir || exit 1; \
 		done; \
 	done
 

@@ -4,7 +4,7 @@
 -- KEYS[1]  hash  <prefix>:{<product>}
 --
 -- ARGV     per_order, per_user, state, starts_at, ends_at, total, restocks
---          whole decimal numbers of at most 16 digits, 0 or more; state '1' on sale or '0' closed;
+--          whole decimal numbers of at most 15 digits, which Lua has exactly, 0 or more; state '1' on sale or '0' closed;
 --          times in ms; restocks counts the changes of total
 --
 -- Reply    'ok'          the terms are set
@@ -18,7 +18,7 @@ if #ARGV ~= 7 then
   return redis.error_reply('ERR configure takes 7 whole numbers')
 end
 for i = 1, 7 do
-  if #ARGV[i] > 16 or not string.find(ARGV[i], '^%d+$') then
+  if #ARGV[i] > 15 or not string.find(ARGV[i], '^%d+$') then
     return redis.error_reply('ERR configure takes 7 whole numbers')
   end
 end

@@ -12,7 +12,7 @@
 --            value   '<units held>;<ID>,<quantity>,<C|R>,<ms>;...'
 -- or       'publish', fields, surplus, per_order, per_user, state, starts_at, ends_at, total, restocks, load
 --            fields  how many fields the fill calls have put there, 0 or more
---            state   '1' on sale, '0' closed; the others are whole decimal numbers, 0 or more, times in ms
+--            state   '1' on sale, '0' closed; the others are whole decimal numbers of at most 15 digits, 0 or more, times in ms
 --            load    names this load, 1 to 32 of a-z and 0-9: whoever keeps the product right sees that it was loaded anew
 --
 -- Reply    'filled'  the temporary hash has the fields and lives for ttl again
@@ -31,11 +31,11 @@ if verb == 'fill' then
   end
 elseif verb == 'publish' then
   for i = 2, 10 do
-    if not string.find(ARGV[i] or '', '^%d+$') then
+    if #(ARGV[i] or '') > 15 or not string.find(ARGV[i] or '', '^%d+$') then
       return redis.error_reply('ERR preload publish takes 9 whole numbers')
     end
   end
-  if #(ARGV[11] or '') > 32 or not string.find(ARGV[11] or '', '^[a-z0-9]+$') then
+  if #ARGV ~= 11 or #(ARGV[11] or '') > 32 or not string.find(ARGV[11] or '', '^[a-z0-9]+$') then
     return redis.error_reply('ERR preload publish takes the name of the load')
   end
 else

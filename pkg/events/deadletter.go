@@ -79,10 +79,10 @@ func (p *partition) deadLetter(l letter) record {
 }
 
 func (p *partition) ownHeaders(l letter) []kafka.Header {
-	redriven := "0"
+	redriven := 0
 	for _, h := range l.msg.Headers {
 		if h.Key == HeaderRedriveCount {
-			redriven = string(h.Value)
+			redriven = redrives(string(h.Value))
 		}
 	}
 	text := l.err.Error()
@@ -96,8 +96,19 @@ func (p *partition) ownHeaders(l letter) []kafka.Header {
 		header(HeaderError, text),
 		header(HeaderErrorClass, l.class),
 		header(HeaderFailedAt, p.cfg.Now().UTC().Format(time.RFC3339Nano)),
-		header(HeaderRedriveCount, redriven),
+		header(HeaderRedriveCount, strconv.Itoa(redriven)),
 	}
+}
+
+// redrives reads the count of a header, 0 when it is none. Anybody may have
+// written it: taken over as it is, a value as large as a record would make the
+// stub too large as well, and the partition would stand still for ever.
+func redrives(value string) int {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 0 || n > 1_000_000 {
+		return 0
+	}
+	return n
 }
 
 func header(key, value string) kafka.Header { return kafka.Header{Key: key, Value: []byte(value)} }

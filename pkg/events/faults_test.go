@@ -213,17 +213,26 @@ func TestConsumerBuriesTheOversized(t *testing.T) {
 	}
 	p := newPublisher(t, cfg)
 	p.encoder.compression = NoCompression
-	if err := p.publish(t.Context(), []record{{topic: cfg.TopicName(Reservations), key: []byte("k"), value: make([]byte, MaxBody+1)}}); err != nil {
-		t.Fatal(err)
+	topic, count := cfg.TopicName(Reservations), header(HeaderRedriveCount, strings.Repeat("9", 3000))
+	for _, r := range []record{
+		{topic: topic, key: []byte("k"), value: make([]byte, MaxBody+1)},
+		{topic: topic, key: []byte("k"), value: []byte("{}"), headers: []kafka.Header{count}}, // a header of ours, by somebody else
+	} {
+		if err := p.publish(t.Context(), []record{r}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	consume(t, ConsumerConfig{ClientConfig: cfg}, p, func(context.Context, []Event) ([]Event, error) { return nil, nil })
 	eventually(t, "all is committed", caughtUp(t, cfg))
 	dead := records(t, cfg, DeadLetterTopic("deduct"))
-	if len(dead) != 1 {
-		t.Fatalf("%d dead letters, want 1", len(dead))
+	if len(dead) != 2 {
+		t.Fatalf("%d dead letters, want 2", len(dead))
 	}
 	if h := headers(dead[0]); h[HeaderTruncated] != "true" || h[HeaderOriginOffset] != "0" || len(dead[0].Value) != 0 {
 		t.Errorf("dead letter %v with %d bytes, want a stub that names its origin", h, len(dead[0].Value))
+	}
+	if h := headers(dead[1]); h[HeaderRedriveCount] != "0" || h[HeaderTruncated] != "" {
+		t.Errorf("dead letter %v, want no count that was never one", h)
 	}
 }
 

@@ -84,7 +84,7 @@ func (c ClientConfig) letterOf(group string, m kafka.Message) Letter {
 	}
 	l.OriginTopic, l.OriginPartition, l.OriginOffset = h[HeaderOriginTopic], h[HeaderOriginPartition], h[HeaderOriginOffset]
 	l.Attempt, l.Class, l.Error = h[HeaderAttempt], h[HeaderErrorClass], h[HeaderError]
-	l.Redrives, _ = strconv.Atoi(h[HeaderRedriveCount])
+	l.Redrives = redrives(h[HeaderRedriveCount])
 	l.FailedAt, _ = time.Parse(time.RFC3339Nano, h[HeaderFailedAt])
 	l.Truncated = h[HeaderTruncated] != ""
 	l.Type = Type(h[headerType])
@@ -139,18 +139,26 @@ func carriesEvents(topic Topic) bool {
 func (p *Publisher) Redrive(ctx context.Context, letters ...Letter) error {
 	records := make([]record, len(letters))
 	for i, l := range letters {
-		topic, err := l.WayBack(p.cfg.ClientConfig)
-		if err != nil {
+		var err error
+		if records[i], err = l.sentBack(p.cfg.ClientConfig); err != nil {
 			return err
 		}
-		r := record{topic: topic, key: l.Key, value: l.Value}
-		for _, h := range l.Headers {
-			if !strings.HasPrefix(h.Key, "x-seckill-") {
-				r.headers = append(r.headers, header(h.Key, h.Value))
-			}
-		}
-		r.headers = append(r.headers, header(HeaderRedriveCount, strconv.Itoa(l.Redrives+1)))
-		records[i] = r
 	}
 	return p.publish(ctx, records)
+}
+
+// sentBack is the record that a redrive of l writes, or [ErrNoWayBack].
+func (l Letter) sentBack(cfg ClientConfig) (record, error) {
+	topic, err := l.WayBack(cfg)
+	if err != nil {
+		return record{}, err
+	}
+	r := record{topic: topic, key: l.Key, value: l.Value}
+	for _, h := range l.Headers {
+		if !strings.HasPrefix(h.Key, "x-seckill-") {
+			r.headers = append(r.headers, header(h.Key, h.Value))
+		}
+	}
+	r.headers = append(r.headers, header(HeaderRedriveCount, strconv.Itoa(l.Redrives+1)))
+	return r, nil
 }

@@ -353,6 +353,9 @@ func TestPreloadInvalid(t *testing.T) {
 		{"a limit that Lua cannot hold", func(t *Terms) { t.PerUser = math.MaxInt64 }, 1, each(good)},
 		{"a window that ends before it begins", func(t *Terms) { t.EndsAt = t.StartsAt }, 1, each(good)},
 		{"no window", func(t *Terms) { t.StartsAt, t.EndsAt = time.Time{}, time.Time{} }, 1, each(good)},
+		{"an end of sixteen digits", func(t *Terms) { t.EndsAt = time.UnixMilli(1e15) }, 1, each(good)},
+		{"a total of sixteen digits", func(t *Terms) { t.Total = 1e15 }, 1, each(good)},
+		{"units of sixteen digits", func(*Terms) {}, 1e15, each(good)},
 		{"fewer than no units", func(*Terms) {}, -1, each(good)},
 		{"units that Lua cannot count", func(*Terms) {}, math.MaxInt64, each(good)},
 		{"a row of another product", func(*Terms) {}, 1, spoilt(func(r *Reservation) { r.ProductID = "p2" })},
@@ -363,13 +366,30 @@ func TestPreloadInvalid(t *testing.T) {
 	} {
 		terms := s.terms()
 		tt.terms(&terms)
-		if ok, err := s.Preload(t.Context(), terms, tt.available, tt.rows); ok || err == nil {
-			t.Errorf("%s: loaded %v, %v", tt.why, ok, err)
+		if ok, err := s.Preload(t.Context(), terms, tt.available, tt.rows); ok || err == nil || errors.Is(err, ErrUnknown) {
+			t.Errorf("%s: loaded %v, %v; want it refused before Redis is asked", tt.why, ok, err)
 		}
 	}
 	if keys := s.client.Keys(t.Context(), s.cfg.Prefix+"*").Val(); len(keys) != 0 {
 		t.Errorf("left over: %v", keys)
 	}
+}
+
+// What the gate takes the scripts take: the largest of everything.
+func TestTermsLargest(t *testing.T) {
+	s := newShop(t, CacheConfig{})
+	terms := Terms{
+		ProductID: s.product, PerOrder: maxCount, PerUser: maxCount, OnSale: true,
+		StartsAt: time.UnixMilli(0), EndsAt: time.UnixMilli(maxCount), Total: maxCount - 1,
+	}
+	if loaded, err := s.Preload(t.Context(), terms, maxCount-1, each(nil)); err != nil || !loaded {
+		t.Fatalf("preload: loaded %v, %v", loaded, err)
+	}
+	terms.Total, terms.Restocks = maxCount, maxCount
+	if err := s.Configure(t.Context(), terms); err != nil {
+		t.Fatal(err)
+	}
+	s.units(maxCount, 0, 0)
 }
 
 func TestConfigure(t *testing.T) {

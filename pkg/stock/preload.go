@@ -19,9 +19,9 @@ const (
 	loadChunk = 250         // buyers in one call
 )
 
-// maxCount is the largest count that a script can hold exactly: Lua's numbers
-// are doubles.
-const maxCount = 1<<53 - 1
+// maxCount is the largest number that the scripts take: fifteen digits, which
+// Lua's numbers, doubles, hold exactly.
+const maxCount = 999_999_999_999_999
 
 // check reports what is wrong with t.
 func (t Terms) check() error {
@@ -32,8 +32,8 @@ func (t Terms) check() error {
 		return fmt.Errorf("limits %d an order and %d a buyer: want 1 to %d", t.PerOrder, t.PerUser, int64(maxCount))
 	case t.Total < 0 || t.Total > maxCount || t.Restocks < 0 || t.Restocks > maxCount:
 		return fmt.Errorf("total %d after %d changes: want 0 to %d", t.Total, t.Restocks, int64(maxCount))
-	case t.StartsAt.UnixMilli() < 0 || !t.StartsAt.Before(t.EndsAt):
-		return fmt.Errorf("window %s to %s: want a start from 1970 on, before the end", t.StartsAt, t.EndsAt)
+	case t.StartsAt.UnixMilli() < 0 || !t.StartsAt.Before(t.EndsAt) || t.EndsAt.UnixMilli() > maxCount:
+		return fmt.Errorf("window %s to %s: want a start from 1970 on, before the end, and an end before the year 33658", t.StartsAt, t.EndsAt)
 	}
 	return nil
 }
