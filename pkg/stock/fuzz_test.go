@@ -123,7 +123,7 @@ func FuzzScripts(f *testing.F) {
 
 // fuzzedCalls are the scripts, and how FuzzScripts calls each of them: of
 // reserve and apply the quantities and states are anything, of the others all.
-var fuzzedCalls = []struct { //nolint:gochecknoglobals // a table
+var fuzzedCalls = []struct {
 	name, text string
 	reads      bool // never changes the product
 	absent     bool // of a product that is not here
@@ -151,7 +151,7 @@ var fuzzedCalls = []struct { //nolint:gochecknoglobals // a table
 }
 
 // fuzzedBuyers take turns; with the IDs, which do so in fours, each has each.
-var fuzzedBuyers = []string{"ann", "bob", "eve"} //nolint:gochecknoglobals // a table
+var fuzzedBuyers = []string{"ann", "bob", "eve"}
 
 func asTheyAre(args []string) []string { return args }
 
