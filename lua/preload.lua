@@ -30,13 +30,13 @@ if verb == 'fill' then
     return redis.error_reply('ERR preload fill takes a ttl and 1 to 500 pairs')
   end
 elseif verb == 'publish' then
-  for i = 2, 10 do
-    if #(ARGV[i] or '') > 15 or not string.find(ARGV[i] or '', '^%d+$') then
-      return redis.error_reply('ERR preload publish takes 9 whole numbers')
-    end
+  if #ARGV ~= 11 or #ARGV[11] > 32 or not string.find(ARGV[11], '^[a-z0-9]+$') then
+    return redis.error_reply('ERR preload publish takes 9 whole numbers and the name of the load')
   end
-  if #ARGV ~= 11 or #(ARGV[11] or '') > 32 or not string.find(ARGV[11] or '', '^[a-z0-9]+$') then
-    return redis.error_reply('ERR preload publish takes the name of the load')
+  for i = 2, 10 do
+    if #ARGV[i] > 15 or not string.find(ARGV[i], '^%d+$') then
+      return redis.error_reply('ERR preload publish takes 9 whole numbers and the name of the load')
+    end
   end
 else
   return redis.error_reply('ERR preload knows fill and publish')

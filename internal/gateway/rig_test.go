@@ -51,8 +51,11 @@ var coverage = &contract.Coverage{}
 // have been given in some test, or nobody knows whether it is true.
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" &&
-		flag.Lookup("test.list").Value.String() == "" && !testing.Short() && status == 0 {
+	some := testing.Short()
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		some = some || flag.Lookup(name).Value.String() != ""
+	}
+	if !some && status == 0 {
 		missing, err := coverage.Missing()
 		if err != nil || len(missing) > 0 {
 			fmt.Printf("FAIL: answers of the contract that no test has seen: %v %s\n", err, strings.Join(missing, ", "))
