@@ -64,6 +64,78 @@ func TestSaleSurvivesKilledWorkers(t *testing.T) {
 	t.Logf("replayed %d events: rows and units as before\n%s", handled, after)
 }
 
+// TestPartitionsGoOnWithoutTheKilled kills one worker of each kind and leaves
+// it dead: within 12 s the other one has handled all that was published in the
+// meantime, whichever partition it is in.
+func TestPartitionsGoOnWithoutTheKilled(t *testing.T) {
+	testservers.Real(t)
+	c := startCluster(t, app.Config{
+		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
+	})
+	activity, products := c.openSale(t, 20, 1_000, 15)
+	s := c.startSale(t, activity, products, 6_000, 200)
+
+	s.served(t, 1_000)
+	c.procs["stock-worker-1"].Kill()
+	c.procs["settle-worker-1"].Kill()
+	killed := time.Now()
+	s.served(t, s.buyers.Served.Load()+600) // some for every partition of the dead
+	ends := c.ends(t)
+	left, err := c.unhandled(t, ends)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"deduct", "settle", "payment"} {
+		if left[group] == 0 {
+			t.Errorf("%s: nothing waits for the dead worker, so that nobody has to take over: %v", group, left)
+		}
+	}
+	eventually(t, 12*time.Second-time.Since(killed), func() error {
+		left, err := c.unhandled(t, ends)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("partitions with something unhandled from before: %v", left)
+		}
+		return err
+	})
+	t.Logf("every partition went on %s after the kills", time.Since(killed).Round(10*time.Millisecond))
+	s.settle(t, time.Minute)
+}
+
+// ends is where each partition of our workers' groups ends now.
+func (c *cluster) ends(t *testing.T) map[string]map[int]int64 {
+	t.Helper()
+	ends := map[string]map[int]int64{}
+	for group, topic := range groups() {
+		lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends[group] = map[int]int64{}
+		for _, l := range lags {
+			ends[group][l.Partition] = l.End
+		}
+	}
+	return ends
+}
+
+// unhandled counts by group the partitions that have not been handled up to ends.
+func (c *cluster) unhandled(t *testing.T, ends map[string]map[int]int64) (map[string]int, error) {
+	t.Helper()
+	left := map[string]int{}
+	for group, topic := range groups() {
+		lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range lags {
+			if max(0, l.Committed) < ends[group][l.Partition] { // -1: never committed
+				left[group]++
+			}
+		}
+	}
+	return left, nil
+}
+
 // groups are the consumers of our own workers, with their topics.
 func groups() map[string]events.Topic {
 	return map[string]events.Topic{"deduct": events.Reservations, "rollback": events.Rollbacks, "settle": events.Deductions, "payment": events.Payments}
