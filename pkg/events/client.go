@@ -13,6 +13,15 @@ import (
 	"github.com/segmentio/kafka-go/sasl"
 )
 
+// FetchWait is the MaxWait of every kafka.Reader here: the broker waits 250 ms for
+// something new, and its answer has a second to arrive before the reader tears
+// its connection down and begins anew. kafka-go takes MaxWait for both together
+// and keeps a second for the way, but a quarter of MaxWait where that is less than
+// a second (adjustDeadlineForRTT): of 250 ms that were 62, readers that began at
+// once tore down each other's connections for seconds, and a broker that needs
+// 250 ms was never read. Closing a Reader may take the 250 ms.
+const FetchWait = 1250 * time.Millisecond
+
 // ErrBusy is returned when as many events wait as may. Nothing was written.
 var ErrBusy = errors.New("too many events wait to be published")
 

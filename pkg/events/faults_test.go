@@ -177,6 +177,41 @@ func TestConsumerCommitRefused(t *testing.T) {
 	}
 }
 
+// A broker that needs 400 ms for every answer is read like any other, by
+// whoever reads: it is far away, or busy with readers that have all just begun.
+func TestReadersWaitForASlowBroker(t *testing.T) {
+	fake, cfg := newFake(t, 1)
+	p := newPublisher(t, cfg)
+	publish(t, p, created("phone", 0, 10)...)
+	fake.ControlKey(kmsg.Fetch.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		fake.KeepControl()
+		fake.SleepControl(func() { time.Sleep(400 * time.Millisecond) })
+		return nil, nil, false
+	})
+	var j journal
+	consume(t, ConsumerConfig{ClientConfig: cfg}, p, func(_ context.Context, batch []Event) ([]Event, error) {
+		j.add(batch)
+		return nil, nil
+	})
+	eventually(t, "all is committed", caughtUp(t, cfg))
+	if distinct, total := j.counts(); distinct != 10 || total != 10 {
+		t.Errorf("%d events handled %d times, want 10, once each", distinct, total)
+	}
+	found, complete, err := Search(t.Context(), cfg, Query{Topics: []Topic{Reservations}, ReservationID: rid(3), ProductID: "phone"})
+	if err != nil || !complete || len(found) != 1 {
+		t.Errorf("search: %d events, complete %v, %v, want one", len(found), complete, err)
+	}
+	n := 0
+	for _, err := range readSpan(t.Context(), cfg, Reservations, Span{Partition: found[0].Partition, From: 0, To: 10}) {
+		if n++; err != nil {
+			t.Errorf("span: %v", err)
+		}
+	}
+	if n != 10 {
+		t.Errorf("span: %d records, want 10", n)
+	}
+}
+
 // The dead letter is acknowledged before the offset is committed.
 func TestConsumerCommitsAfterBurying(t *testing.T) {
 	fake, cfg := newFake(t, 1)

@@ -116,7 +116,7 @@ func (p *partition) read(live, work context.Context) error {
 	}
 	r := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: p.cfg.Brokers, Dialer: p.cfg.Dialer(), Topic: p.topic, Partition: p.id,
-		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 250 * time.Millisecond, ReadBatchTimeout: 5 * time.Second,
+		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: FetchWait, ReadBatchTimeout: 5 * time.Second,
 		QueueCapacity: queueCapacity, ReadLagInterval: -1, MaxAttempts: 3,
 		ReadBackoffMin: 20 * time.Millisecond, ReadBackoffMax: 500 * time.Millisecond,
 		OffsetOutOfRangeError: true, // without it the reader would wait for ever, silently

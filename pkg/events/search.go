@@ -136,7 +136,7 @@ func (q Query) key(t Topic) string {
 func (s span) read(ctx context.Context, cfg ClientConfig, q Query) (found []Record, all bool, err error) {
 	r := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: cfg.Brokers, Dialer: cfg.Dialer(), Topic: cfg.TopicName(s.topic), Partition: s.Partition,
-		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 100 * time.Millisecond, ReadLagInterval: -1, MaxAttempts: 3,
+		MinBytes: 1, MaxBytes: 4 << 20, MaxWait: FetchWait, ReadLagInterval: -1, MaxAttempts: 3,
 		OffsetOutOfRangeError: true, // retention has overtaken the search: better an error than to wait for ever
 	})
 	defer func() { _ = r.Close() }()

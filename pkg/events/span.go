@@ -108,7 +108,7 @@ func readSpan(ctx context.Context, cfg ClientConfig, topic Topic, s Span) iter.S
 		}
 		r := kafka.NewReader(kafka.ReaderConfig{
 			Brokers: cfg.Brokers, Dialer: cfg.Dialer(), Topic: cfg.TopicName(topic), Partition: s.Partition,
-			MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 100 * time.Millisecond, ReadLagInterval: -1, MaxAttempts: 3,
+			MinBytes: 1, MaxBytes: 4 << 20, MaxWait: FetchWait, ReadLagInterval: -1, MaxAttempts: 3,
 			OffsetOutOfRangeError: true,
 		})
 		defer func() { _ = r.Close() }()

@@ -196,7 +196,7 @@ func (k *Kafka) Records(ctx context.Context, s Stretch) iter.Seq2[kafka.Message,
 		}
 		r := kafka.NewReader(kafka.ReaderConfig{
 			Brokers: k.cfg.Brokers, Dialer: k.cfg.Dialer(), Topic: s.Topic, Partition: s.Partition,
-			MinBytes: 1, MaxBytes: 4 << 20, MaxWait: 250 * time.Millisecond, QueueCapacity: 1000, ReadLagInterval: -1,
+			MinBytes: 1, MaxBytes: 4 << 20, MaxWait: events.FetchWait, QueueCapacity: 1000, ReadLagInterval: -1,
 			ReadBackoffMin: 20 * time.Millisecond, ReadBackoffMax: 500 * time.Millisecond, OffsetOutOfRangeError: true,
 		})
 		defer func() { _ = r.Close() }()
