@@ -19,7 +19,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/segmentio/kafka-go"
 
-	"github.com/leadingpeers/seckill/internal/app"
 	"github.com/leadingpeers/seckill/internal/proc"
 	"github.com/leadingpeers/seckill/internal/testservers"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -33,9 +32,7 @@ import (
 // the last unit is paid. Then every unit and every cent is counted.
 func TestCheckoutSellsEverything(t *testing.T) {
 	testservers.Real(t)
-	c := startCluster(t, app.Config{
-		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	})
+	c := startCluster(t, sharedServers(t))
 	const units = 1000
 	activity, products := c.openSale(t, 1, units, 15)
 	f := &shopfront{t: t, c: c, activity: activity, product: products[0], journal: filepath.Join(t.TempDir(), "checkout.jsonl")}

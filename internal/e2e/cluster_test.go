@@ -23,6 +23,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/crowd"
 	"github.com/leadingpeers/seckill/internal/ops"
 	"github.com/leadingpeers/seckill/internal/proc"
+	"github.com/leadingpeers/seckill/internal/testservers"
 	"github.com/leadingpeers/seckill/pkg/events"
 )
 
@@ -65,6 +66,12 @@ var binaries = sync.OnceValues(func() (string, error) {
 	}
 	return dir, nil
 })
+
+// sharedServers are those of all tests, with a schema and a prefix of this one's own.
+func sharedServers(t *testing.T) app.Config {
+	t.Helper()
+	return app.Config{Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t)}
+}
 
 // startCluster prepares topics and starts every process. settings are given to
 // all of them as variables.

@@ -22,7 +22,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/leadingpeers/seckill/internal/app"
 	"github.com/leadingpeers/seckill/internal/testservers"
 )
 
@@ -33,9 +32,7 @@ import (
 // they are back.
 func TestObservability(t *testing.T) {
 	testservers.Real(t)
-	c := startCluster(t, app.Config{
-		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	}, "SECKILL_BOOKS_EVERY=1s")
+	c := startCluster(t, sharedServers(t), "SECKILL_BOOKS_EVERY=1s")
 	p := startPrometheus(t, c)
 	activity, products := c.openSale(t, 4, 100_000, 15)
 	s := c.startSale(t, activity, products, 1_000_000, 150)

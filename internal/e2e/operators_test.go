@@ -3,12 +3,10 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/leadingpeers/seckill/internal/app"
 	"github.com/leadingpeers/seckill/internal/audit"
 	"github.com/leadingpeers/seckill/internal/testservers"
 )
@@ -19,9 +17,7 @@ import (
 // product and its source and open them again, and flush it by force.
 func TestSaleSurvivesItsOperators(t *testing.T) {
 	testservers.Real(t)
-	c := startCluster(t, app.Config{
-		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	})
+	c := startCluster(t, sharedServers(t))
 	activity, products := c.openSale(t, 10, 1_000, 15)
 	path := func(i int, verb string) string {
 		return "/v1/activities/" + activity + "/products/" + products[i] + "/" + verb

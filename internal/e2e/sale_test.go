@@ -25,9 +25,7 @@ import (
 // topic handled again from its first event.
 func TestSaleSurvivesKilledWorkers(t *testing.T) {
 	testservers.Real(t)
-	c := startCluster(t, app.Config{
-		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	})
+	c := startCluster(t, sharedServers(t))
 	activity, products := c.openSale(t, 20, 500, 15)
 	s := c.startSale(t, activity, products, 50_000, 0)
 
@@ -69,9 +67,7 @@ func TestSaleSurvivesKilledWorkers(t *testing.T) {
 // meantime, whichever partition it is in.
 func TestPartitionsGoOnWithoutTheKilled(t *testing.T) {
 	testservers.Real(t)
-	c := startCluster(t, app.Config{
-		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	})
+	c := startCluster(t, sharedServers(t))
 	activity, products := c.openSale(t, 20, 1_000, 15)
 	s := c.startSale(t, activity, products, 6_000, 200)
 
@@ -80,8 +76,11 @@ func TestPartitionsGoOnWithoutTheKilled(t *testing.T) {
 	c.procs["settle-worker-1"].Kill()
 	killed := time.Now()
 	s.served(t, s.buyers.Served.Load()+600) // some for every partition of the dead
-	ends := c.ends(t)
-	left, err := c.unhandled(t, ends)
+	ended, err := c.lags(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := c.unhandled(t.Context(), ended)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +90,7 @@ func TestPartitionsGoOnWithoutTheKilled(t *testing.T) {
 		}
 	}
 	eventually(t, 12*time.Second-time.Since(killed), func() error {
-		left, err := c.unhandled(t, ends)
+		left, err := c.unhandled(t.Context(), ended)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("partitions with something unhandled from before: %v", left)
 		}
@@ -101,44 +100,35 @@ func TestPartitionsGoOnWithoutTheKilled(t *testing.T) {
 	s.settle(t, time.Minute)
 }
 
-// ends is where each partition of our workers' groups ends now.
-func (c *cluster) ends(t *testing.T) map[string]map[int]int64 {
-	t.Helper()
-	ends := map[string]map[int]int64{}
-	for group, topic := range groups() {
-		lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ends[group] = map[int]int64{}
-		for _, l := range lags {
-			ends[group][l.Partition] = l.End
-		}
-	}
-	return ends
-}
-
-// unhandled counts by group the partitions that have not been handled up to ends.
-func (c *cluster) unhandled(t *testing.T, ends map[string]map[int]int64) (map[string]int, error) {
-	t.Helper()
+// unhandled counts by group the partitions that have not been handled up to where they ended.
+func (c *cluster) unhandled(ctx context.Context, ended map[string][]events.PartitionLag) (map[string]int, error) {
 	left := map[string]int{}
-	for group, topic := range groups() {
-		lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
-		if err != nil {
-			return nil, err
-		}
-		for _, l := range lags {
-			if max(0, l.Committed) < ends[group][l.Partition] { // -1: never committed
+	now, err := c.lags(ctx)
+	for group, partitions := range now {
+		for i, l := range partitions {
+			if max(0, l.Committed) < ended[group][i].End { // -1: never committed
 				left[group]++
 			}
 		}
 	}
-	return left, nil
+	return left, err
 }
 
 // groups are the consumers of our own workers, with their topics.
 func groups() map[string]events.Topic {
 	return map[string]events.Topic{"deduct": events.Reservations, "rollback": events.Rollbacks, "settle": events.Deductions, "payment": events.Payments}
+}
+
+// lags is where each of our workers' groups stands, by partition in order.
+func (c *cluster) lags(ctx context.Context) (map[string][]events.PartitionLag, error) {
+	all := map[string][]events.PartitionLag{}
+	for group, topic := range groups() {
+		var err error
+		if all[group], err = events.Lag(ctx, c.stores.Kafka, group, topic); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // replay stops the workers, sets every group back to the first event, starts
@@ -154,14 +144,14 @@ func (c *cluster) replay(t *testing.T) int64 {
 	}
 	client := &kafka.Client{Addr: kafka.TCP(strings.Split(c.cfg.Kafka, ",")...)}
 	var total int64
+	all, err := c.lags(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for group, topic := range groups() {
 		name := c.cfg.Prefix + "." + string(topic)
 		var offsets []kafka.OffsetCommit
-		lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, l := range lags {
+		for _, l := range all[group] {
 			offsets = append(offsets, kafka.OffsetCommit{Partition: l.Partition, Offset: 0})
 			total += l.End
 		}
@@ -191,12 +181,12 @@ func (c *cluster) replay(t *testing.T) int64 {
 func (c *cluster) drained(t *testing.T, limit time.Duration) {
 	t.Helper()
 	eventually(t, limit, func() error {
-		for group, topic := range groups() {
-			lags, err := events.Lag(t.Context(), c.stores.Kafka, group, topic)
-			if err != nil {
-				return err
-			}
-			for _, l := range lags {
+		all, err := c.lags(t.Context())
+		if err != nil {
+			return err
+		}
+		for group, partitions := range all {
+			for _, l := range partitions {
 				if l.Lag != 0 {
 					return fmt.Errorf("%s: partition %d lags by %d", group, l.Partition, l.Lag)
 				}

@@ -8,13 +8,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/leadingpeers/seckill/internal/app"
-	"github.com/leadingpeers/seckill/internal/testservers"
 )
 
 // span is what a collector keeps of one.
@@ -82,9 +78,7 @@ func TestOneTraceSpansAllProcesses(t *testing.T) {
 	got := &collector{}
 	srv := httptest.NewServer(got)
 	defer srv.Close()
-	c := startCluster(t, app.Config{
-		Redis: testservers.Redis(t), Kafka: strings.Join(testservers.Kafka(t), ","), MySQL: testservers.MySQLDSN(t), Prefix: testservers.Prefix(t),
-	}, "SECKILL_OTLP_ENDPOINT="+srv.URL, "SECKILL_LOG_LEVEL=debug")
+	c := startCluster(t, sharedServers(t), "SECKILL_OTLP_ENDPOINT="+srv.URL, "SECKILL_LOG_LEVEL=debug")
 	activity, products := c.openSale(t, 1, 10, 600)
 
 	const trace, caller = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -197,12 +197,14 @@ func TestReadersWaitForASlowBroker(t *testing.T) {
 	if distinct, total := j.counts(); distinct != 10 || total != 10 {
 		t.Errorf("%d events handled %d times, want 10, once each", distinct, total)
 	}
-	found, complete, err := Search(t.Context(), cfg, Query{Topics: []Topic{Reservations}, ReservationID: rid(3), ProductID: "phone"})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	found, complete, err := Search(ctx, cfg, Query{Topics: []Topic{Reservations}, ReservationID: rid(3), ProductID: "phone"})
 	if err != nil || !complete || len(found) != 1 {
-		t.Errorf("search: %d events, complete %v, %v, want one", len(found), complete, err)
+		t.Fatalf("search: %d events, complete %v, %v, want one", len(found), complete, err)
 	}
 	n := 0
-	for _, err := range readSpan(t.Context(), cfg, Reservations, Span{Partition: found[0].Partition, From: 0, To: 10}) {
+	for _, err := range readSpan(ctx, cfg, Reservations, Span{Partition: found[0].Partition, From: 0, To: 10}) {
 		if n++; err != nil {
 			t.Errorf("span: %v", err)
 		}
