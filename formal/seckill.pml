@@ -202,7 +202,7 @@ end: do
   od
 }
 
-/* stockworker.Reaper: it reads nothing but Redis. */
+/* stockworker.Reaper: what is pending in Redis and not on its way in the topic (Reaper.passed). */
 proctype Reaper(byte i) {
 end: do
   :: atomic { loaded && cache[i] == PENDING && !reservations[i] -> reservations[i] = 1 }

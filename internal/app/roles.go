@@ -116,7 +116,7 @@ func (p *process) stockWorker() error {
 	p.consume("rollback", events.Rollbacks, handlers["rollback"])
 	p.consume("channel", events.Channels, handlers["channel"])
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
-		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Queue: s.reservations, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	shelf := stockworker.NewShelf(s.Cache, s.Ledger)
 	healer := stockworker.NewHealer(s.Catalog, shelf, stockworker.HealerConfig{
@@ -148,6 +148,12 @@ func (p *process) settleWorker() error {
 	})
 	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, books.Run, p.lagPoller())
 	return nil
+}
+
+// reservations is how far the reservations are handled, for the Reaper.
+func (s *Stores) reservations(ctx context.Context) (func(productID string) events.PartitionLag, error) {
+	parts, err := events.Lag(ctx, s.Kafka, "deduct", events.Reservations)
+	return func(productID string) events.PartitionLag { return events.LagOf(parts, productID) }, err
 }
 
 // Handlers are what each consumer group does with its events, by the group's

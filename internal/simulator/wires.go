@@ -312,6 +312,19 @@ func (w logWire) Publish(_ context.Context, evs ...events.Event) error {
 	return errKafka
 }
 
+// reservations is how far the reservations of each product are handled.
+func (w logWire) reservations(context.Context) (func(string) events.PartitionLag, error) {
+	lags := make(map[string]events.PartitionLag)
+	err := w.cross(kafka, "ask for the lag", func() {
+		for i, p := range w.kafka.Partitions() {
+			if p.Topic == events.Reservations {
+				lags[p.Key] = events.PartitionLag{Partition: i, Committed: int64(p.Position()), End: int64(p.Len())}
+			}
+		}
+	})
+	return func(productID string) events.PartitionLag { return lags[productID] }, err
+}
+
 // append writes events to the log and notes what has been told.
 func (w logWire) append(evs []events.Event) {
 	for _, e := range evs {

@@ -57,7 +57,7 @@ func (s *Simulator) begin(p *process) {
 		if s.mutant == memory.NoReaper {
 			log = nowhere{}
 		}
-		p.reaper = stockworker.NewReaper(catalogueWire{s}, cacheWire{s}, log, stockworker.ReaperConfig{Parallel: 1, Now: s.now})
+		p.reaper = stockworker.NewReaper(catalogueWire{s}, cacheWire{s}, log, stockworker.ReaperConfig{Parallel: 1, Queue: logWire{s}.reservations, Now: s.now})
 		p.healer = stockworker.NewHealer(catalogueWire{s}, s.newShelf(), stockworker.HealerConfig{Parallel: 1, Now: s.now})
 	}
 }

@@ -160,6 +160,12 @@ func partitionIDs(ctx context.Context, client *kafka.Client, topic string) ([]in
 	return ids, err
 }
 
+// partitionOf returns which of a topic's partitions has the events of a key: the
+// Publisher's choice, and that of Java's and librdkafka's clients.
+func partitionOf(key string, ids []int) int {
+	return kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(key)}, ids...)
+}
+
 // bounds are the ends of a partition's log: the first record still there and
 // the offset that the next one will get.
 type bounds struct{ start, end int64 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/segmentio/kafka-go"
 )
@@ -50,6 +51,18 @@ func Lag(ctx context.Context, cfg ClientConfig, group string, topic Topic) ([]Pa
 		return nil, fmt.Errorf("lag of %s on %s: %w", id, name, err)
 	}
 	return out, nil
+}
+
+// LagOf returns the partition, among those of a topic, that has the events of a
+// key ([Event.Key]). parts must be all of them and not empty, as [Lag] returns
+// them.
+func LagOf(parts []PartitionLag, key string) PartitionLag {
+	ids := make([]int, len(parts))
+	for i, p := range parts {
+		ids[i] = p.Partition
+	}
+	id := partitionOf(key, ids)
+	return parts[slices.IndexFunc(parts, func(p PartitionLag) bool { return p.Partition == id })]
 }
 
 // committedOffsets returns what a group has committed, -1 where nothing.

@@ -27,3 +27,25 @@ func TestLagOfAGroupThatNeverCommitted(t *testing.T) {
 		t.Errorf("%d partitions, lag %d of %d events, want all 7 on 2 partitions", len(parts), lag, end)
 	}
 }
+
+// TestLagOf: the Reaper asks for the partition where the Publisher has put a
+// product's events, whichever it is.
+func TestLagOf(t *testing.T) {
+	cfg := newCluster(t)
+	p := newPublisher(t, cfg)
+	lags := func() (parts []PartitionLag) {
+		eventually(t, "the broker has a coordinator", func() (there bool) {
+			var err error
+			parts, err = Lag(t.Context(), cfg, "nobody", Reservations)
+			return err == nil
+		})
+		return parts
+	}
+	for _, product := range []string{"phone", "watch", "tablet", "lamp", "a-product-with-a-longer-name"} {
+		before := LagOf(lags(), product)
+		publish(t, p, created(product, 0, 3)...)
+		if after := LagOf(lags(), product); after.Partition != before.Partition || after.End != before.End+3 {
+			t.Errorf("%s: %+v before and %+v after its 3 events", product, before, after)
+		}
+	}
+}

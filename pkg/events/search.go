@@ -102,7 +102,7 @@ func (q Query) spans(ctx context.Context, client *kafka.Client, cfg ClientConfig
 		return nil, err
 	}
 	if key := q.key(t); key != "" {
-		ids = []int{kafka.Murmur2Balancer{Consistent: true}.Balance(kafka.Message{Key: []byte(key)}, ids...)}
+		ids = []int{partitionOf(key, ids)}
 	}
 	logs, err := logBounds(ctx, client, name, ids...)
 	if err != nil {
