@@ -134,11 +134,11 @@ func (r *run) setUp(ctx context.Context) (err error) {
 	}
 	r.judge, r.scraper = judge.New(r.stage.DB), judge.NewScraper()
 	r.buyers = &load.Buyers{
-		Line: load.NewLine(r.stage.Gateways(), service, r.cfg.Callers), Sale: sale, Journal: r.journal,
+		Line: load.NewLine(r.stage.Gateways(), service, r.cfg.Callers, load.BuyersPatience), Sale: sale, Journal: r.journal,
 		Callers: r.cfg.Callers, Rate: r.cfg.Rate, Users: 3000, Seed: r.cfg.Seed,
 	}
 	r.operators = &load.Operators{
-		Line: load.NewLine(r.stage.Gateways(), admin, 4), Sale: sale, Seed: r.cfg.Seed, Every: 2 * time.Second,
+		Line: load.NewLine(r.stage.Gateways(), admin, 4, load.OperatorsPatience), Sale: sale, Seed: r.cfg.Seed, Every: 2 * time.Second,
 		Touched: func(product, why string) { r.excuse([]string{product}, why) },
 	}
 	r.prober = &load.Prober{Buyers: r.buyers, DB: r.stage.DB, Product: probeName}

@@ -15,9 +15,13 @@ import (
 	"time"
 )
 
-// patience is how long a caller waits for an answer. The gateways promise one
-// in three seconds; the proxies before them may add to that.
-const patience = 8 * time.Second
+// How long a caller waits for an answer. The gateways promise buyers one in three
+// seconds, and operators one in admin-timeout, 60 s: resuming an activity loads
+// every product of it. The proxies before them may add to that.
+const (
+	BuyersPatience    = 8 * time.Second
+	OperatorsPatience = 70 * time.Second
+)
 
 // Prompt is how long it may take until a gateway has answered, whatever dies
 // behind it.
@@ -70,8 +74,9 @@ func (l *Line) waited(from time.Time, status int, what string) {
 	l.waits = append(l.waits, Wait{from, time.Now(), status, what})
 }
 
-// NewLine makes a line for that many callers at once.
-func NewLine(gateways []string, key string, callers int) *Line {
+// NewLine makes a line for that many callers at once, each of whom waits that long
+// for an answer.
+func NewLine(gateways []string, key string, callers int, patience time.Duration) *Line {
 	transport := &http.Transport{MaxIdleConnsPerHost: callers, MaxConnsPerHost: 4 * callers, IdleConnTimeout: 30 * time.Second}
 	return &Line{Gateways: gateways, Key: key, Client: &http.Client{Timeout: patience, Transport: transport}}
 }

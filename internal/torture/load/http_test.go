@@ -34,7 +34,7 @@ func TestWaits(t *testing.T) {
 		_, _ = w.Write([]byte(`{"code":"cache_unavailable"}`))
 	}))
 	defer server.Close()
-	line := NewLine([]string{server.URL}, "key", 1)
+	line := NewLine([]string{server.URL}, "key", 1, BuyersPatience)
 	sent := make(chan struct{}, 10)
 	line.Client.Transport = noted{line.Client.Transport, sent}
 	const conns = 4 // of a line for one caller

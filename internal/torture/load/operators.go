@@ -91,8 +91,13 @@ func (o *Operators) Run(ctx context.Context) {
 	}
 }
 
+// insistence is how long an operator tries until there is an answer. Three times
+// everything down and up again, one after the other, take two minutes on two slow
+// cores, and between them Redis is emptied and the gateways are killed.
+const insistence = 5 * time.Minute
+
 func (o *Operators) step(ctx context.Context, rng *rand.Rand) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, insistence)
 	defer cancel()
 	product := one(rng, o.Sale.Products)
 	path := o.Sale.path(product)
