@@ -202,7 +202,7 @@ end: do
   od
 }
 
-/* stockworker.Reaper: what is pending in Redis and not on its way in the topic (Reaper.passed). */
+/* stockworker.Reaper: what is pending in Redis and not on its way in the topic (onway.Marks). */
 proctype Reaper(byte i) {
 end: do
   :: atomic { loaded && cache[i] == PENDING && !reservations[i] -> reservations[i] = 1 }

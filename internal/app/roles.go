@@ -13,6 +13,7 @@ import (
 	"github.com/leadingpeers/seckill/internal/gateway"
 	"github.com/leadingpeers/seckill/internal/gateway/web"
 	"github.com/leadingpeers/seckill/internal/keys"
+	"github.com/leadingpeers/seckill/internal/onway"
 	"github.com/leadingpeers/seckill/internal/ops/lag"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/internal/stockworker"
@@ -116,7 +117,8 @@ func (p *process) stockWorker() error {
 	p.consume("rollback", events.Rollbacks, handlers["rollback"])
 	p.consume("channel", events.Channels, handlers["channel"])
 	reaper := stockworker.NewReaper(s.Catalog, s.Cache, s.Publisher, stockworker.ReaperConfig{
-		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Queue: s.reservations, Now: time.Now, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.ReapEvery, OlderThan: p.cfg.ReapAfter, Queue: onway.Topic(s.Kafka, "deduct", events.Reservations),
+		Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	shelf := stockworker.NewShelf(s.Cache, s.Ledger)
 	healer := stockworker.NewHealer(s.Catalog, shelf, stockworker.HealerConfig{
@@ -141,19 +143,15 @@ func (p *process) settleWorker() error {
 		Every: p.cfg.RelayEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	sweeper := settleworker.NewSweeper(s.Orders, s.Publisher, settleworker.SweeperConfig{
-		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Now: time.Now, Log: p.log, Registerer: p.reg,
+		Every: p.cfg.SweepEvery, OlderThan: p.cfg.SweepAfter, Now: time.Now,
+		Deductions: onway.Topic(s.Kafka, "settle", events.Deductions), Rollbacks: onway.Topic(s.Kafka, "rollback", events.Rollbacks),
+		Log: p.log, Registerer: p.reg,
 	})
 	books := watch.New(watch.Stores{Catalogue: s.Catalog, Cache: s.Cache, Ledger: s.Ledger, Orders: s.Orders}, watch.Config{
 		Every: p.cfg.BooksEvery, Now: time.Now, Log: p.log, Registerer: p.reg,
 	})
 	p.services = append(p.services, expirer.Run, relay.Run, sweeper.Run, books.Run, p.lagPoller())
 	return nil
-}
-
-// reservations is how far the reservations are handled, for the Reaper.
-func (s *Stores) reservations(ctx context.Context) (func(productID string) events.PartitionLag, error) {
-	parts, err := events.Lag(ctx, s.Kafka, "deduct", events.Reservations)
-	return func(productID string) events.PartitionLag { return events.LagOf(parts, productID) }, err
 }
 
 // Handlers are what each consumer group does with its events, by the group's

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/leadingpeers/seckill/internal/loop"
+	"github.com/leadingpeers/seckill/internal/onway"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
 )
@@ -187,22 +187,25 @@ type Stuck interface {
 	Unreturned(ctx context.Context, olderThan time.Duration, limit int) ([]order.Order, error)
 }
 
-// SweeperConfig says how often and how much is swept. The zero value is good.
+// SweeperConfig says how often and how much is swept. The zero value is good, but
+// for the clock.
 type SweeperConfig struct {
 	Every      time.Duration         // pause between two rounds; default 1 min
 	OlderThan  time.Duration         // how long a reservation may stand still before its event is published again; default 60 s
 	Limit      int                   // most reservations of each kind in one round, to order.MaxStuck; default 5000
 	Repeat     time.Duration         // how long this copy then leaves a reservation alone; default 2 × OlderThan
-	Now        func() time.Time      // clock for Repeat; nil = it leaves none alone
+	Deductions onway.Queue           // of the group settle on the topic deductions, by reservation; nil = what stands still is taken to be on no way any more
+	Rollbacks  onway.Queue           // of the group rollback on the topic rollbacks, by product; nil = the same
+	Now        func() time.Time      // clock for Repeat; required
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_swept_total and the loop's metrics; nil = none
 }
 
 // Sweeper publishes the deduction again of every reservation that has been
 // deducted for long and has no order, and the rollback again of every
-// cancelled order whose units are still deducted: Kafka has lost the event, or
-// it lies among the dead letters, or a worker is behind. Several copies side by
-// side are harmless.
+// cancelled order whose units are still deducted: Kafka has lost the event, or it
+// lies among the dead letters. What a worker that is behind has still to read is
+// not published again: see [onway.Marks]. Several copies side by side are harmless.
 type Sweeper struct {
 	orders    Stuck
 	publisher Publisher
@@ -210,7 +213,7 @@ type Sweeper struct {
 	loop      *loop.Loop
 	swept     *prometheus.CounterVec
 
-	published map[string]time.Time // reservations published again, until when they are left alone
+	marks *onway.Marks // of reservations that stand still
 }
 
 // NewSweeper returns a Sweeper that is not running yet.
@@ -219,7 +222,7 @@ func NewSweeper(orders Stuck, publisher Publisher, cfg SweeperConfig) *Sweeper {
 	cfg.Limit = cmp.Or(cfg.Limit, 5000)
 	cfg.Repeat = cmp.Or(cfg.Repeat, 2*cfg.OlderThan)
 	s := &Sweeper{
-		orders: orders, publisher: publisher, cfg: cfg, published: make(map[string]time.Time),
+		orders: orders, publisher: publisher, cfg: cfg, marks: onway.NewMarks(cfg.Repeat, cfg.Now),
 		loop: loop.New(loop.Config{
 			Name: "sweeper", Every: cmp.Or(cfg.Every, time.Minute), Log: cfg.Log, Registerer: cfg.Registerer,
 		}),
@@ -241,66 +244,61 @@ func (s *Sweeper) Run(ctx context.Context) error { return s.loop.Run(ctx, s.Step
 // Step sweeps once; it never has more to do. Run calls it; by itself it is for
 // tests and for operators.
 func (s *Sweeper) Step(ctx context.Context) (more bool, err error) {
-	if s.cfg.Now != nil {
-		now := s.cfg.Now()
-		maps.DeleteFunc(s.published, func(_ string, until time.Time) bool { return !now.Before(until) })
-	}
+	s.marks.Forget()
 	return false, errors.Join(
-		s.again(ctx, "unsettled", s.orders.Unsettled),
-		s.again(ctx, "unreturned", s.orders.Unreturned),
+		s.again(ctx, "unsettled", s.orders.Unsettled, s.cfg.Deductions.Once(ctx)),
+		s.again(ctx, "unreturned", s.orders.Unreturned, s.cfg.Rollbacks.Once(ctx)),
 	)
 }
 
-// again publishes the event of each reservation that find returns: the rollback
-// of a cancelled order, the deduction of an order that is not there.
-func (s *Sweeper) again(ctx context.Context, kind string, find func(context.Context, time.Duration, int) ([]order.Order, error)) error {
+// again publishes the event of each reservation that find returns and that is on
+// no way any more: the rollback of a cancelled order, the deduction of an order
+// that is not there.
+func (s *Sweeper) again(ctx context.Context, kind string, find func(context.Context, time.Duration, int) ([]order.Order, error), queue func() (onway.Of, error)) error {
 	stuck, err := find(ctx, s.cfg.OlderThan, s.cfg.Limit)
 	if err != nil {
 		return fmt.Errorf("find %s reservations: %w", kind, err)
 	}
-	// When a worker is behind, more of the same would only hold it up.
-	stuck = slices.DeleteFunc(stuck, func(o order.Order) bool {
-		_, recent := s.published[o.ReservationID]
-		return recent
-	})
-	for part := range slices.Chunk(stuck, order.MaxBatch) {
-		if err := s.publish(ctx, part); err != nil {
+	stuck = slices.DeleteFunc(stuck, func(o order.Order) bool { return s.marks.Rests(o.ReservationID) })
+	if len(stuck) == 0 {
+		return nil
+	}
+	of, err := queue() // after the ledger was asked
+	if err != nil {
+		return fmt.Errorf("how far %d %s reservations are handled: %w", len(stuck), kind, err)
+	}
+	evs := make([]events.Event, 0, len(stuck))
+	for _, o := range stuck {
+		if e := untold(o); s.marks.Passed(o.ReservationID, of(e.Key())) {
+			evs = append(evs, e)
+		}
+	}
+	for part := range slices.Chunk(evs, order.MaxBatch) {
+		if err := s.publisher.Publish(ctx, part...); err != nil {
 			return fmt.Errorf("publish %d %s reservations again: %w", len(part), kind, err)
+		}
+		for _, e := range part {
+			s.marks.Published(e.ReservationID)
 		}
 		s.swept.WithLabelValues(kind).Add(float64(len(part)))
 	}
 	return nil
 }
 
-// publish tells once more what should have been heard long ago, and leaves it
-// alone then.
-func (s *Sweeper) publish(ctx context.Context, stuck []order.Order) error {
-	evs := make([]events.Event, len(stuck))
-	for i, o := range stuck {
-		if o.State == order.Cancelled {
-			evs[i] = back(o)
-			continue
-		}
-		evs[i] = events.Event{
-			Type:          events.StockDeducted,
-			Time:          o.CreatedAt,
-			ReservationID: o.ReservationID,
-			ActivityID:    o.ActivityID,
-			ProductID:     o.ProductID,
-			UserID:        o.UserID,
-			Quantity:      o.Quantity,
-		}
+// untold is the event that should have been heard long ago.
+func untold(o order.Order) events.Event {
+	if o.State == order.Cancelled {
+		return back(o)
 	}
-	if err := s.publisher.Publish(ctx, evs...); err != nil {
-		return err
+	return events.Event{
+		Type:          events.StockDeducted,
+		Time:          o.CreatedAt,
+		ReservationID: o.ReservationID,
+		ActivityID:    o.ActivityID,
+		ProductID:     o.ProductID,
+		UserID:        o.UserID,
+		Quantity:      o.Quantity,
 	}
-	if s.cfg.Now != nil {
-		until := s.cfg.Now().Add(s.cfg.Repeat)
-		for _, o := range stuck {
-			s.published[o.ReservationID] = until
-		}
-	}
-	return nil
 }
 
 func register(to prometheus.Registerer, what ...prometheus.Collector) {

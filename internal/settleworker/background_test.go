@@ -2,6 +2,7 @@ package settleworker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leadingpeers/seckill/internal/onway"
 	"github.com/leadingpeers/seckill/internal/settleworker"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/order"
@@ -64,12 +66,12 @@ func (f *fakeOrders) OutboxAge(context.Context) (int64, time.Time, error) {
 
 func (f *fakeOrders) Unsettled(_ context.Context, olderThan time.Duration, limit int) ([]order.Order, error) {
 	f.note("unsettled %v %d", olderThan, limit)
-	return f.stuck, f.err
+	return slices.Clone(f.stuck), f.err
 }
 
 func (f *fakeOrders) Unreturned(_ context.Context, olderThan time.Duration, limit int) ([]order.Order, error) {
 	f.note("unreturned %v %d", olderThan, limit)
-	return f.held, nil
+	return slices.Clone(f.held), nil
 }
 
 // fakePublisher notes what it was given.
@@ -199,7 +201,7 @@ func TestSweeper(t *testing.T) {
 				publisher := &fakePublisher{}
 				ctx, cancel := context.WithTimeout(t.Context(), 61*time.Second)
 				defer cancel()
-				if err := settleworker.NewSweeper(orders, publisher, settleworker.SweeperConfig{Registerer: reg}).Run(ctx); err != nil {
+				if err := settleworker.NewSweeper(orders, publisher, settleworker.SweeperConfig{Repeat: time.Minute, Now: time.Now, Registerer: reg}).Run(ctx); err != nil {
 					t.Fatal(err)
 				}
 				asked := []string{"0s unsettled 1m0s 5000", "0s unreturned 1m0s 5000", "1m0s unsettled 1m0s 5000", "1m0s unreturned 1m0s 5000"}
@@ -247,6 +249,40 @@ func TestSweeperLeavesAlone(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 	})
+}
+
+// TestSweeperLeavesAloneWhatIsOnItsWay: deductions are keyed by reservation,
+// rollbacks by product, and each has a group of its own.
+func TestSweeperLeavesAloneWhatIsOnItsWay(t *testing.T) {
+	orders := &fakeOrders{start: time.Now(), stuck: []order.Order{stands(1, "")}, held: []order.Order{stands(2, order.Cancelled)}}
+	publisher := &fakePublisher{}
+	lags := map[string]events.PartitionLag{id(1): {Committed: 3, End: 7}, "p": {Committed: 5, End: 5}}
+	queue := func(away error) onway.Queue {
+		return func(context.Context) (onway.Of, error) {
+			return func(key string) events.PartitionLag { return lags[key] }, away
+		}
+	}
+	s := settleworker.NewSweeper(orders, publisher, settleworker.SweeperConfig{Deductions: queue(nil), Rollbacks: queue(nil), Now: time.Now})
+	step := func(s *settleworker.Sweeper, why string, fault error, want ...events.Type) {
+		t.Helper()
+		publisher.got = nil
+		if _, err := s.Step(t.Context()); !errors.Is(err, fault) {
+			t.Errorf("%s: %v, want %v", why, err, fault)
+		}
+		var got []events.Type
+		for _, e := range publisher.got {
+			got = append(got, e.Type)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: published %q, want %q", why, got, want)
+		}
+	}
+	step(s, "the deduction may be among four that wait", nil, events.StockRollback)
+	lags[id(1)] = events.PartitionLag{Committed: 7, End: 9}
+	step(s, "those are handled, and the rollback was published just now", nil, events.StockDeducted)
+	step(s, "both were published just now", nil)
+	s = settleworker.NewSweeper(orders, publisher, settleworker.SweeperConfig{Deductions: queue(errAway), Rollbacks: queue(nil), Now: time.Now})
+	step(s, "nobody knows how far the deductions are", errAway, events.StockRollback)
 }
 
 // checkMetric compares a counter or a gauge, summed over its labels.

@@ -44,7 +44,7 @@ func (s *Simulator) killSome() {
 	s.count("kill")
 	s.say("kill %s", p.name)
 	s.kill(p)
-	if p.busy = [3]bool{}; p.healer != nil {
+	if p.busy = [3]bool{}; p.healer != nil || p.sweeper != nil {
 		s.begin(p)
 	}
 	for _, part := range s.kafka.Partitions() {

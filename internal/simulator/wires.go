@@ -7,6 +7,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/leadingpeers/seckill/internal/onway"
 	"github.com/leadingpeers/seckill/internal/simulator/memory"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -312,17 +313,24 @@ func (w logWire) Publish(_ context.Context, evs ...events.Event) error {
 	return errKafka
 }
 
-// reservations is how far the reservations of each product are handled.
-func (w logWire) reservations(context.Context) (func(string) events.PartitionLag, error) {
-	lags := make(map[string]events.PartitionLag)
-	err := w.cross(kafka, "ask for the lag", func() {
-		for i, p := range w.kafka.Partitions() {
-			if p.Topic == events.Reservations {
-				lags[p.Key] = events.PartitionLag{Partition: i, Committed: int64(p.Position()), End: int64(p.Len())}
+// queue is how far the events of a topic are handled.
+func (w logWire) queue(topic events.Topic) onway.Queue {
+	return func(context.Context) (onway.Of, error) {
+		lags := make(map[string]events.PartitionLag)
+		err := w.cross(kafka, "ask for the lag of "+string(topic), func() {
+			for i, p := range w.kafka.Partitions() {
+				if p.Topic == topic {
+					lags[p.Key] = events.PartitionLag{Partition: i, Committed: int64(p.Position()), End: int64(p.Len())}
+				}
 			}
-		}
-	})
-	return func(productID string) events.PartitionLag { return lags[productID] }, err
+		})
+		return func(key string) events.PartitionLag {
+			if of, keyed := lags[key]; keyed {
+				return of
+			}
+			return lags[""] // the one partition for all keys
+		}, err
+	}
 }
 
 // append writes events to the log and notes what has been told.

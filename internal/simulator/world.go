@@ -42,7 +42,6 @@ func (s *Simulator) newProcess(i int) *process {
 	if i == settleA || i == settleB { // these remember nothing from one step to the next
 		p.expirer = settleworker.NewExpirer(orderWire{s}, settleworker.ExpirerConfig{})
 		p.relay = settleworker.NewRelay(orderWire{s}, logWire{s}, settleworker.RelayConfig{Now: s.now})
-		p.sweeper = settleworker.NewSweeper(orderWire{s}, logWire{s}, settleworker.SweeperConfig{})
 	}
 	return p
 }
@@ -57,8 +56,14 @@ func (s *Simulator) begin(p *process) {
 		if s.mutant == memory.NoReaper {
 			log = nowhere{}
 		}
-		p.reaper = stockworker.NewReaper(catalogueWire{s}, cacheWire{s}, log, stockworker.ReaperConfig{Parallel: 1, Queue: logWire{s}.reservations, Now: s.now})
+		p.reaper = stockworker.NewReaper(catalogueWire{s}, cacheWire{s}, log, stockworker.ReaperConfig{Parallel: 1, Queue: logWire{s}.queue(events.Reservations), Now: s.now})
 		p.healer = stockworker.NewHealer(catalogueWire{s}, s.newShelf(), stockworker.HealerConfig{Parallel: 1, Now: s.now})
+	}
+	if p.index == settleA || p.index == settleB {
+		p.sweeper = settleworker.NewSweeper(orderWire{s}, logWire{s}, settleworker.SweeperConfig{
+			Repeat:     time.Nanosecond, // each step may publish, so that more of them do
+			Deductions: logWire{s}.queue(events.Deductions), Rollbacks: logWire{s}.queue(events.Rollbacks), Now: s.now,
+		})
 	}
 }
 
@@ -165,6 +170,8 @@ func (s *Simulator) reset(seed uint64) {
 	if s.procs[stockB].healer = nil; s.one(3) {
 		s.begin(s.procs[stockB])
 	}
+	s.begin(s.procs[settleA])
+	s.begin(s.procs[settleB])
 	s.kafka.Reset()
 	for i, p := range s.kafka.Partitions() {
 		p.Owner = i % 2

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/leadingpeers/seckill/internal/onway"
 	"github.com/leadingpeers/seckill/internal/stockworker"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -189,100 +190,46 @@ func TestReaperAsksForWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestReaperLeavesAloneWhatIsOnItsWay: one reservation stays pending while its
-// partition is read.
+// TestReaperLeavesAloneWhatIsOnItsWay: it asks how far the group is once in a
+// round, and only when it needs to know; without an answer it publishes nothing.
 func TestReaperLeavesAloneWhatIsOnItsWay(t *testing.T) {
-	type lag = events.PartitionLag
-	tests := []struct {
-		name      string
-		readings  []lag // one a second
-		published []int // in which readings
-		why       string
-	}{
-		{"nothing waits", []lag{{Committed: 7, End: 7}}, []int{0}, "the gateway died before it could publish: nobody else will"},
-		{"nobody ever published", []lag{{Committed: -1}}, []int{0}, "the group has no position in an empty log"},
-		{
-			"the worker is behind",
-			[]lag{{Committed: 3, End: 7}, {Committed: 6, End: 9}, {Committed: 8, End: 20}},
-			[]int{2},
-			"its event is before 7; what came later is of no matter",
-		},
-		{
-			"the topic is read from its start",
-			[]lag{{Committed: 0, End: 7}, {Committed: 5, End: 7}, {Committed: 2, End: 7}, {Committed: 7, End: 7}},
-			[]int{3},
-			"whatever the position was before",
-		},
-		{"retention went ahead", []lag{{Start: 7, Committed: 3, End: 7}}, []int{0}, "its event may have been cut off"},
-		{"the topic was made anew", []lag{{Committed: 3, End: 7}, {Committed: 2, End: 2}}, []int{1}, "a log that ends at 2 would be waited for until it reaches 7"},
-		{
-			"its product moved",
-			[]lag{{Committed: 3, End: 7}, {Partition: 1, Committed: 8, End: 9}, {Partition: 1, Committed: 9, End: 9}},
-			[]int{2},
-			"partitions were added: offsets of another one say nothing",
-		},
-		{
-			"it was published again", slices.Concat(slices.Repeat([]lag{{Committed: 7, End: 7}}, 9), []lag{{Committed: 7, End: 8}, {Committed: 7, End: 8}, {Committed: 7, End: 8}, {Committed: 8, End: 8}}),
-			[]int{0, 12},
-			"left alone for 10 s, and then until that event is handled, too",
-		},
-		{"it stays as it is", slices.Repeat([]lag{{Committed: 7, End: 7}}, 25), []int{0, 10, 20}, "a worker that cannot decide gets no more than one in 10 s"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				cache := &fakePending{open: map[string][]stock.Reservation{"p": {row(1, "p", stock.Pending, "")}}, asked: make(map[string]int)}
-				publisher, now := &fakePublisher{}, 0
-				r := stockworker.NewReaper(&fakeCatalogue{products: []catalog.Product{product("p")}}, cache, publisher, stockworker.ReaperConfig{
-					Now: time.Now,
-					Queue: func(context.Context) (func(string) lag, error) {
-						return func(string) lag { return tt.readings[now] }, nil
-					},
-				})
-				var published []int
-				for now = range tt.readings {
-					before := len(publisher.got)
-					if _, err := r.Step(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-					if len(publisher.got) > before {
-						published = append(published, now)
-					}
-					time.Sleep(time.Second)
-				}
-				if !slices.Equal(published, tt.published) {
-					t.Errorf("published in the readings %v, want %v: %s", published, tt.published, tt.why)
-				}
-			})
-		})
-	}
-}
-
-// TestReaperAsksForTheQueueOnce in a round, and only when it needs it; without an
-// answer it publishes nothing.
-func TestReaperAsksForTheQueueOnce(t *testing.T) {
 	cache := &fakePending{open: map[string][]stock.Reservation{}, asked: make(map[string]int)}
 	publisher, asked := &fakePublisher{}, 0
+	lags := map[string]events.PartitionLag{"p": {Committed: 3, End: 7}, "q": {Partition: 1, Committed: 5, End: 5}}
 	var away error
 	r := stockworker.NewReaper(&fakeCatalogue{products: []catalog.Product{product("p"), product("q")}}, cache, publisher, stockworker.ReaperConfig{
 		Now: time.Now,
-		Queue: func(context.Context) (func(string) events.PartitionLag, error) {
+		Queue: func(context.Context) (onway.Of, error) {
 			asked++
-			return func(string) events.PartitionLag { return events.PartitionLag{} }, away
+			return func(productID string) events.PartitionLag { return lags[productID] }, away
 		},
 	})
-	if _, err := r.Step(t.Context()); err != nil || asked != 0 {
-		t.Errorf("%v, asked %d times, want 0 while nothing is pending", err, asked)
+	step := func(why string, want error, asks int, published ...int) {
+		t.Helper()
+		if _, err := r.Step(t.Context()); !errors.Is(err, want) || asked != asks {
+			t.Errorf("%s: %v after %d questions, want %v after %d", why, err, asked, want, asks)
+		}
+		var got []string
+		for _, e := range publisher.got {
+			got = append(got, e.ReservationID)
+		}
+		var ids []string
+		for _, n := range published {
+			ids = append(ids, id(n))
+		}
+		if !slices.Equal(got, ids) {
+			t.Errorf("%s: published %q so far, want %q", why, got, ids)
+		}
 	}
+	step("nothing is pending", nil, 0)
 	cache.open["p"], cache.open["q"] = []stock.Reservation{row(1, "p", stock.Pending, "")}, []stock.Reservation{row(2, "q", stock.Pending, "")}
 	away = errAway
-	if _, err := r.Step(t.Context()); !errors.Is(err, errAway) || asked != 1 || len(publisher.got) != 0 {
-		t.Errorf("%v, asked %d times, %d published; want it to say that Kafka is away, once, and to wait", err, asked, len(publisher.got))
-	}
+	step("Kafka is away", errAway, 1)
 	away = nil
-	if _, err := r.Step(t.Context()); err != nil || asked != 2 || len(publisher.got) != 2 {
-		t.Errorf("%v, asked %d times, %d published; want both", err, asked, len(publisher.got))
-	}
+	step("the event of p may be among four that wait", nil, 2, 2)
+	lags["p"] = events.PartitionLag{Committed: 7, End: 9}
+	step("those are handled", nil, 3, 2, 1)
+	step("both were published just now", nil, 3, 2, 1)
 }
 
 // fakeShelf is Redis with a ledger behind it, as sets of product IDs.

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/leadingpeers/seckill/internal/fault"
 	"github.com/leadingpeers/seckill/internal/loop"
+	"github.com/leadingpeers/seckill/internal/onway"
 	"github.com/leadingpeers/seckill/pkg/catalog"
 	"github.com/leadingpeers/seckill/pkg/events"
 	"github.com/leadingpeers/seckill/pkg/stock"
@@ -44,12 +43,6 @@ type Publisher interface {
 	Publish(ctx context.Context, evs ...events.Event) error
 }
 
-// Queue says how far the group deduct has come with the topic reservations, at
-// the moment of the call: of returns the partition that has the events of a
-// product. It is asked once in a round, and only when something is pending for too
-// long. [events.Lag] with [events.LagOf] is one.
-type Queue func(ctx context.Context) (of func(productID string) events.PartitionLag, err error)
-
 // ReaperConfig says how often and how much is reaped. The zero value is good,
 // but for the clock.
 type ReaperConfig struct {
@@ -59,7 +52,7 @@ type ReaperConfig struct {
 	Limit      int                   // entries of a product's open list in one call to Redis, and how many reservations found end the round for it; default 200
 	Calls      int                   // most calls for one product in one round: Limit × Calls is how many settled entries can be dropped from its list; default 50, or 10 for a cache that does not tell the lists' Lengths
 	Parallel   int                   // products worked on at once; default 4. 1 = one after the other, on the goroutine of the step
-	Queue      Queue                 // nil = what is pending for too long is taken to be on no way any more
+	Queue      onway.Queue           // of the group deduct on the topic reservations, by product; nil = what is pending for too long is taken to be on no way any more
 	Now        func() time.Time      // clock for Repeat; required
 	Log        *slog.Logger          // default: none
 	Registerer prometheus.Registerer // of seckill_reaped_total and the loop's metrics; nil = none
@@ -72,10 +65,7 @@ type ReaperConfig struct {
 //
 // While the worker is behind, or reads the topic once more from its start, what is
 // pending is mostly still in the topic, and more of the same would go behind it and
-// only hold it up. So the Reaper notes where the log ends when it first sees a
-// reservation pending, and publishes it again when the group has come that far:
-// whatever was published before is handled then. It compares offsets and no
-// clocks. Then it leaves the reservation alone for a while, whatever becomes of it.
+// only hold it up: see [onway.Marks].
 type Reaper struct {
 	catalogue Catalogue
 	cache     Reapable
@@ -84,17 +74,7 @@ type Reaper struct {
 	loop      *loop.Loop
 	reaped    prometheus.Counter
 
-	mu    sync.Mutex
-	marks map[string]mark // of reservations seen pending for too long
-}
-
-// mark is what the Reaper remembers of a reservation that stays pending.
-type mark struct {
-	seen      time.Time // when it was pending last
-	until     time.Time // left alone until then; zero = was not published again
-	placed    bool      // partition and end are known
-	partition int       // of its events
-	end       int64     // the offset that the group must have reached before it is published again
+	marks *onway.Marks // of reservations that stay pending
 }
 
 // NewReaper returns a Reaper that is not running yet.
@@ -108,7 +88,7 @@ func NewReaper(catalogue Catalogue, cache Reapable, publisher Publisher, cfg Rea
 	cfg.Calls = cmp.Or(cfg.Calls, 10)
 	cfg.Parallel = cmp.Or(cfg.Parallel, inParallel)
 	r := &Reaper{
-		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg, marks: make(map[string]mark),
+		catalogue: catalogue, cache: cache, publisher: publisher, cfg: cfg, marks: onway.NewMarks(cfg.Repeat, cfg.Now),
 		loop: loop.New(loop.Config{Name: "reaper", Every: cfg.Every, Log: cfg.Log, Registerer: cfg.Registerer}),
 		reaped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "seckill_reaped_total",
@@ -137,12 +117,12 @@ func (r *Reaper) Step(ctx context.Context) (more bool, err error) {
 	for _, l := range listings {
 		products = append(products, l.Products...)
 	}
-	r.forget()
+	r.marks.Forget()
 	calls, err := r.calls(ctx, products)
 	if err != nil {
 		return false, err
 	}
-	queue := sync.OnceValues(func() (func(string) events.PartitionLag, error) { return r.cfg.Queue(ctx) })
+	queue := r.cfg.Queue.Once(ctx)
 	errs := make([]error, len(products))
 	each(len(products), r.cfg.Parallel, func(i int) { errs[i] = r.reap(ctx, products[i], calls(products[i].ID), queue) })
 	return false, firstOf(errs)
@@ -167,23 +147,23 @@ func (r *Reaper) calls(ctx context.Context, products []catalog.Product) (func(pr
 }
 
 // reap publishes again what is pending for too long of one product.
-func (r *Reaper) reap(ctx context.Context, p catalog.Product, calls int, queue func() (func(string) events.PartitionLag, error)) error {
+func (r *Reaper) reap(ctx context.Context, p catalog.Product, calls int, queue func() (onway.Of, error)) error {
 	pending, err := r.find(ctx, p.ID, calls)
 	if err != nil {
 		return fmt.Errorf("reap %s: %w", p.ID, err)
 	}
-	pending = r.rested(pending)
+	pending = slices.DeleteFunc(pending, func(row stock.Reservation) bool { return r.marks.Rests(row.ID) })
 	if len(pending) == 0 {
 		return nil
 	}
-	if r.cfg.Queue != nil { // after Redis was asked: the group may only have come further
-		of, err := queue()
-		if err != nil {
-			return fmt.Errorf("reap %s: how far its events are handled: %w", p.ID, err)
-		}
-		if pending = r.passed(pending, of(p.ID)); len(pending) == 0 {
-			return nil
-		}
+	of, err := queue() // after Redis was asked
+	if err != nil {
+		return fmt.Errorf("reap %s: how far its events are handled: %w", p.ID, err)
+	}
+	lag := of(p.ID)
+	pending = slices.DeleteFunc(pending, func(row stock.Reservation) bool { return !r.marks.Passed(row.ID, lag) })
+	if len(pending) == 0 {
+		return nil
 	}
 	evs := make([]events.Event, len(pending))
 	for i, row := range pending {
@@ -202,54 +182,10 @@ func (r *Reaper) reap(ctx context.Context, p catalog.Product, calls int, queue f
 		return fmt.Errorf("publish %d reservations of %s again: %w", len(evs), p.ID, err)
 	}
 	r.reaped.Add(float64(len(evs)))
-	r.leaveAlone(pending)
-	return nil
-}
-
-// forget drops the marks of reservations that are pending no more.
-func (r *Reaper) forget() {
-	now := r.cfg.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	maps.DeleteFunc(r.marks, func(_ string, m mark) bool {
-		return !now.Before(m.until) && now.Sub(m.seen) >= r.cfg.Repeat
-	})
-}
-
-// rested keeps those of rows that have not been published again just now.
-func (r *Reaper) rested(rows []stock.Reservation) []stock.Reservation {
-	now := r.cfg.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.DeleteFunc(rows, func(row stock.Reservation) bool { return now.Before(r.marks[row.ID].until) })
-}
-
-// passed keeps those of rows whose events the group has left behind, and marks
-// the others: there are never more marks than the limits let through in the time
-// of Repeat.
-func (r *Reaper) passed(rows []stock.Reservation, lag events.PartitionLag) []stock.Reservation {
-	now := r.cfg.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.DeleteFunc(rows, func(row stock.Reservation) bool {
-		m := r.marks[row.ID]
-		m.seen = now
-		if !m.placed || m.partition != lag.Partition || m.end > lag.End { // new, or the topic was made anew
-			m.placed, m.partition, m.end = true, lag.Partition, lag.End
-		}
-		r.marks[row.ID] = m
-		return max(lag.Committed, lag.Start) < m.end
-	})
-}
-
-// leaveAlone remembers that rows were published again, behind the log's end.
-func (r *Reaper) leaveAlone(rows []stock.Reservation) {
-	now := r.cfg.Now()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, row := range rows {
-		r.marks[row.ID] = mark{seen: now, until: now.Add(r.cfg.Repeat)}
+	for _, row := range pending {
+		r.marks.Published(row.ID)
 	}
+	return nil
 }
 
 // find asks more than once: in a rush the open list grows by thousands of

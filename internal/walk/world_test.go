@@ -79,7 +79,7 @@ func newWorld(t *testing.T, totals map[string]int64) *world {
 	w.reaper = stockworker.NewReaper(w.catalogue, w.cache, w, stockworker.ReaperConfig{OlderThan: time.Millisecond, Now: time.Now})
 	w.expirer = settleworker.NewExpirer(w.orders, settleworker.ExpirerConfig{})
 	w.relay = settleworker.NewRelay(w.orders, w, settleworker.RelayConfig{Now: time.Now})
-	w.sweeper = settleworker.NewSweeper(w.orders, w, settleworker.SweeperConfig{OlderThan: time.Microsecond})
+	w.sweeper = settleworker.NewSweeper(w.orders, w, settleworker.SweeperConfig{OlderThan: time.Microsecond, Now: time.Now})
 	w.open(totals)
 	return w
 }

@@ -230,7 +230,7 @@ func TestAHealthySaleUnderLoadHasNoFaults(t *testing.T) {
 	w.run(stockworker.NewHealer(w.Catalog, stockworker.NewShelf(w.Cache, w.Ledger), stockworker.HealerConfig{Now: time.Now}).Run)
 	w.run(settleworker.NewExpirer(w.Orders, settleworker.ExpirerConfig{}).Run)
 	w.run(settleworker.NewRelay(w.Orders, w.Publisher, settleworker.RelayConfig{Now: time.Now}).Run)
-	w.run(settleworker.NewSweeper(w.Orders, w.Publisher, settleworker.SweeperConfig{}).Run)
+	w.run(settleworker.NewSweeper(w.Orders, w.Publisher, settleworker.SweeperConfig{Now: time.Now}).Run)
 
 	w.consume("checkout", events.Orders, checkout)
 
