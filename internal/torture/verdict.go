@@ -31,8 +31,10 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 	}
 	if !until(r.cfg.Limit, func() bool { return state.Unknown == 0 }) {
 		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, r.cfg.Limit, err)
+	} else if after := state.Read.Sub(last); after > r.cfg.Limit {
+		r.judge.Find("all promises were seen in the ledger %s after the last fault, and that is more than %s", after, r.cfg.Limit)
 	}
-	r.result.LedgerS = seconds(time.Since(last))
+	r.result.LedgerS = seconds(max(0, state.Read.Sub(last)))
 	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
 	if !until(r.cfg.Drift, func() bool { return len(apart) == 0 }) {
 		r.judge.Find("Redis and the ledger have not agreed about %v within %s after the last fault (%v)", slices.Sorted(maps.Keys(apart)), r.cfg.Drift, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -24,12 +25,13 @@ type Case struct {
 
 // State says how far the system has come to rest.
 type State struct {
-	Unknown      int      // promises that the ledger has not heard of
-	Unended      int      // promises that are neither paid nor released
-	Unpaid       int      // orders that wait for their payment
-	Differs      int      // products in which Redis and the ledger differ
-	Drifting     []string // products whose surplus and pending units are not what is available
-	Paid         int      // promises that ended so
+	Read         time.Time // when the ledger had been read; Redis is read after it
+	Unknown      int       // promises that the ledger has not heard of
+	Unended      int       // promises that are neither paid nor released
+	Unpaid       int       // orders that wait for their payment
+	Differs      int       // products in which Redis and the ledger differ
+	Drifting     []string  // products whose surplus and pending units are not what is available
+	Paid         int       // promises that ended so
 	Released     int
 	Refused      map[string]int // promises that the ledger refused, by excuse
 	RefusedUnits int64
@@ -81,6 +83,7 @@ func (j *Judge) Look(ctx context.Context, c Case) (State, error) {
 	if err != nil {
 		return s, err
 	}
+	s.Read = time.Now()
 	for id, p := range c.Promises {
 		s.promise(c, p, rows[id])
 	}
