@@ -26,8 +26,8 @@ formal-small: ## the same with the small set-ups, in less than a minute
 	formal/check small
 
 SEEDS ?= 1000000
-simulate: ## play SEEDS sales with faults over stores in memory and check every law (SEEDS=1000000)
-	go run ./internal/simulator/cmd --seeds $(SEEDS)
+simulate: ## play SEEDS sales with faults over stores in memory and check every law (SEEDS=1000000, WITHIN=2m or as many as fit)
+	go run ./internal/simulator/cmd --seeds $(SEEDS) --within $(or $(WITHIN),0)
 
 test: up vet ## run every test on real Redis, Kafka and MariaDB, with the race detector; installs and starts what is missing
 	deploy/local/install monitoring

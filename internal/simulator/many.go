@@ -26,9 +26,10 @@ type Report struct {
 	Others     []uint64         // some more
 }
 
-// Many plays the runs of n seeds from first on, some side by side. Of a mutant
-// it stops soon after the first violation.
-func Many(mutant memory.Mutant, first, n uint64, workers int) Report {
+// Many plays the runs of n seeds from first on, some side by side: all of them, or
+// as many as begin within a time; 0 = all. Of a mutant it stops soon after the
+// first violation.
+func Many(mutant memory.Mutant, first, n uint64, workers int, within time.Duration) Report {
 	out := Report{Mutant: mutant, Faults: make(map[string]int64), Laws: make(map[string]int64)}
 	var next atomic.Uint64
 	var stop atomic.Bool
@@ -40,7 +41,7 @@ func Many(mutant memory.Mutant, first, n uint64, workers int) Report {
 			s := New(mutant)
 			defer s.Close()
 			runs := int64(0)
-			for i := next.Add(1) - 1; i < n && !stop.Load(); i = next.Add(1) - 1 {
+			for i := next.Add(1) - 1; i < n && !stop.Load() && (within == 0 || start() < within); i = next.Add(1) - 1 {
 				runs++
 				if broken := s.Run(first + i); broken != "" {
 					mu.Lock()

@@ -3,6 +3,7 @@ package simulator
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/leadingpeers/seckill/internal/simulator/memory"
 )
@@ -13,7 +14,7 @@ func TestNoLawIsBroken(t *testing.T) {
 	if testing.Short() {
 		n = 300
 	}
-	r := Many(memory.None, 1_000_000_000, n, 2)
+	r := Many(memory.None, 1_000_000_000, n, 2, 0)
 	if r.Violations > 0 || r.Runs != int64(n) {
 		t.Errorf("%s", r)
 	}
@@ -27,6 +28,13 @@ func TestNoLawIsBroken(t *testing.T) {
 	}
 }
 
+// TestManyWithin: more seeds than anybody can wait for end when the time is over.
+func TestManyWithin(t *testing.T) {
+	if r := Many(memory.None, 0, 1<<60, 2, 100*time.Millisecond); r.Runs == 0 || r.Violations != 0 {
+		t.Errorf("%s\nwant some runs, and nothing broken", r)
+	}
+}
+
 // Each protection that is taken out is missed: a law that no mutant breaks
 // would be no law.
 func TestEveryMutantIsCaught(t *testing.T) {
@@ -34,7 +42,7 @@ func TestEveryMutantIsCaught(t *testing.T) {
 	from := map[memory.Mutant]uint64{memory.NoHealAfterLoad: 33_000} // it takes a load that loses its lock
 	for _, m := range memory.Mutants() {
 		t.Run(m.String(), func(t *testing.T) {
-			r := Many(m, from[m], most-from[m], 2)
+			r := Many(m, from[m], most-from[m], 2, 0)
 			if r.Violations == 0 {
 				t.Fatalf("not caught: %s", r)
 			}

@@ -24,6 +24,7 @@ func main() {
 	name := flag.String("mutant", "none", "take a protection out: one of the names that --mutant help lists")
 	verbose := flag.Bool("v", false, "print every step of the one run")
 	workers := flag.Int("workers", runtime.GOMAXPROCS(0), "runs side by side")
+	within := flag.Duration("within", 0, "begin no run after this time, so that as many as fit are played; 0 = all seeds")
 	flag.Parse()
 	mutant, ok := memory.MutantOf(*name)
 	if !ok {
@@ -40,7 +41,7 @@ func main() {
 		return
 	}
 	debug.SetGCPercent(1000) // there is little to keep
-	report := simulator.Many(mutant, *first, *seeds, *workers)
+	report := simulator.Many(mutant, *first, *seeds, *workers, *within)
 	fmt.Print(report)
 	if (mutant == memory.None) != (report.Violations == 0) {
 		os.Exit(1)
