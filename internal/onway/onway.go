@@ -58,9 +58,8 @@ type Marks struct {
 }
 
 type mark struct {
-	seen      time.Time // when it was found last
-	until     time.Time // rests until then; zero = was not published again
-	placed    bool      // partition and end are known
+	seen      time.Time // when it was found or published last
+	published bool      // again, and not found since: it rests, and the rest is not known
 	partition int       // of its events
 	end       int64     // the offset that the group must have reached
 }
@@ -71,19 +70,21 @@ func NewMarks(repeat time.Duration, now func() time.Time) *Marks {
 	return &Marks{repeat: repeat, now: now, marks: make(map[string]mark)}
 }
 
-// Forget drops the marks of what has not been found for the time of repeat.
+// Forget drops the marks of what was neither found nor published for the time of
+// repeat.
 func (m *Marks) Forget() {
 	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	maps.DeleteFunc(m.marks, func(_ string, k mark) bool { return !now.Before(k.until) && now.Sub(k.seen) >= m.repeat })
+	maps.DeleteFunc(m.marks, func(_ string, k mark) bool { return now.Sub(k.seen) >= m.repeat })
 }
 
 // Rests reports whether a reservation was published again just now.
 func (m *Marks) Rests(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.now().Before(m.marks[id].until)
+	k := m.marks[id]
+	return k.published && m.now().Sub(k.seen) < m.repeat
 }
 
 // Passed reports whether the group has handled all that was published of a
@@ -92,11 +93,11 @@ func (m *Marks) Rests(id string) bool {
 func (m *Marks) Passed(id string, lag events.PartitionLag) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := m.marks[id]
-	k.seen = m.now()
-	if !k.placed || k.partition != lag.Partition || k.end > lag.End { // new, or the topic was made anew
-		k.placed, k.partition, k.end = true, lag.Partition, lag.End
+	k, found := m.marks[id]
+	if !found || k.published || k.partition != lag.Partition || k.end > lag.End { // new, or the topic was made anew
+		k = mark{partition: lag.Partition, end: lag.End}
 	}
+	k.seen = m.now()
 	m.marks[id] = k
 	return max(lag.Committed, lag.Start) >= k.end
 }
@@ -104,8 +105,7 @@ func (m *Marks) Passed(id string, lag events.PartitionLag) bool {
 // Published lets a reservation rest whose event has just been published again. The
 // next mark is behind that event.
 func (m *Marks) Published(id string) {
-	now := m.now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.marks[id] = mark{seen: now, until: now.Add(m.repeat)}
+	m.marks[id] = mark{seen: m.now(), published: true}
 }

@@ -76,6 +76,18 @@ func TestMarksAreForgotten(t *testing.T) {
 	})
 }
 
+// TestMarksAfterARest that ends within a round, before anything was forgotten.
+func TestMarksAfterARest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := onway.NewMarks(10*time.Second, time.Now)
+		m.Published("r")
+		time.Sleep(10 * time.Second)
+		if m.Rests("r") || m.Passed("r", events.PartitionLag{Committed: 7, End: 8}) {
+			t.Error("passed at 7 of 8, want a mark behind the event that was published again")
+		}
+	})
+}
+
 func TestQueueIsAskedOnce(t *testing.T) {
 	asked, away := 0, errors.New("away")
 	queue := onway.Queue(func(context.Context) (onway.Of, error) { asked++; return nil, away }).Once(t.Context())

@@ -256,7 +256,7 @@ func TestSweeperLeavesAlone(t *testing.T) {
 func TestSweeperLeavesAloneWhatIsOnItsWay(t *testing.T) {
 	orders := &fakeOrders{start: time.Now(), stuck: []order.Order{stands(1, "")}, held: []order.Order{stands(2, order.Cancelled)}}
 	publisher := &fakePublisher{}
-	lags := map[string]events.PartitionLag{id(1): {Committed: 3, End: 7}, "p": {Committed: 5, End: 5}}
+	lags := map[string]events.PartitionLag{id(1): {Committed: 3, End: 7}, "p": {Committed: 5, End: 5}, id(2): {End: 9}}
 	queue := func(away error) onway.Queue {
 		return func(context.Context) (onway.Of, error) {
 			return func(key string) events.PartitionLag { return lags[key] }, away
