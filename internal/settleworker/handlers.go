@@ -85,11 +85,13 @@ func settle(ctx context.Context, catalogue Pricer, orders Placer, batch []events
 // price makes the orders of a batch of deductions.
 func price(ctx context.Context, catalogue Pricer, batch []events.Event) ([]order.Order, error) {
 	var products []string
+	var bad []error
 	for _, e := range batch {
-		if err := check(e, events.StockDeducted); err != nil {
-			return nil, err
-		}
+		bad = append(bad, check(e, events.StockDeducted))
 		products = append(products, e.ProductID)
+	}
+	if err := errors.Join(bad...); err != nil {
+		return nil, err
 	}
 	slices.Sort(products)
 	products = slices.Compact(products)
@@ -101,10 +103,12 @@ func price(ctx context.Context, catalogue Pricer, batch []events.Event) ([]order
 	for i, e := range batch {
 		offer, ok := offers[e.ProductID]
 		if !ok {
-			return nil, events.PermanentAs("unknown_product", fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
+			bad[i] = events.PermanentOf(e, "unknown_product", fmt.Errorf("reservation %s: product %s is not in the catalogue", e.ReservationID, e.ProductID))
+			continue
 		}
 		if offer.PriceCents > math.MaxInt64/e.Quantity {
-			return nil, events.Permanent(fmt.Errorf("reservation %s: %d units at %d cents are beyond counting", e.ReservationID, e.Quantity, offer.PriceCents))
+			bad[i] = events.PermanentOf(e, "", fmt.Errorf("reservation %s: %d units at %d cents are beyond counting", e.ReservationID, e.Quantity, offer.PriceCents))
+			continue
 		}
 		orders[i] = order.Order{
 			ReservationID: e.ReservationID,
@@ -117,17 +121,17 @@ func price(ctx context.Context, catalogue Pricer, batch []events.Event) ([]order
 			PayWindow:     offer.PayWindow,
 		}
 	}
-	return orders, nil
+	return orders, errors.Join(bad...)
 }
 
 // check refuses with a permanent error what is not the event of a reservation.
 func check(e events.Event, want events.Type) error {
 	if e.Type != want {
-		return events.Permanent(fmt.Errorf("reservation %.40q: event of type %.64q, want %s", e.ReservationID, e.Type, want))
+		return events.PermanentOf(e, "", fmt.Errorf("reservation %.40q: event of type %.64q, want %s", e.ReservationID, e.Type, want))
 	}
 	r := stock.Reservation{ID: e.ReservationID, ProductID: e.ProductID, UserID: e.UserID, Quantity: e.Quantity}
 	if err := r.Validate(); err != nil {
-		return events.PermanentAs("invalid", fmt.Errorf("%s: %w", want, err))
+		return events.PermanentOf(e, "invalid", fmt.Errorf("%s: %w", want, err))
 	}
 	return nil
 }

@@ -156,6 +156,14 @@ func TestSettle(t *testing.T) {
 		{name: "beyond counting", batch: with(func(e *events.Event) { e.ProductID = "dear" }), next: []events.Event{}, dead: true, why: "an overflow would be a negative price"},
 		{name: "another type", batch: with(func(e *events.Event) { e.Type = events.StockRollback }), next: []events.Event{}, dead: true, why: "not a deduction"},
 		{name: "no ID", batch: with(func(e *events.Event) { e.ReservationID = "" }), next: []events.Event{}, dead: true, why: "not a reservation"},
+		{
+			name: "two of another type", batch: append(with(func(e *events.Event) { e.Type = events.StockRollback }), events.Event{Type: events.OrderPaid}),
+			next: []events.Event{}, dead: true, why: "all are named at once",
+		},
+		{
+			name: "two unknown products", batch: append(with(func(e *events.Event) { e.ProductID = "nope" }), with(func(e *events.Event) { e.ProductID = "dear" })[1]),
+			next: []events.Event{}, dead: true, why: "all are named at once",
+		},
 		{name: "no units", batch: with(func(e *events.Event) { e.Quantity = 0 }), next: []events.Event{}, dead: true, why: "not a reservation, and nothing to divide by"},
 	}
 	for _, tt := range tests {
@@ -169,7 +177,26 @@ func TestSettle(t *testing.T) {
 				t.Errorf("placed (-want +got): %s\n%s", tt.why, diff)
 			}
 			checkError(t, err, tt.err, tt.dead, tt.why)
+			var named []events.Event
+			if tt.dead && tt.place == nil {
+				named = tt.batch[1:]
+			}
+			checkNamed(t, err, tt.why, named...)
 		})
+	}
+}
+
+// checkNamed checks whose permanent fault an error is.
+func checkNamed(t *testing.T, err error, why string, want ...events.Event) {
+	t.Helper()
+	got := events.Condemned(err)
+	for _, e := range want {
+		if got[e] == nil {
+			t.Errorf("error %v does not name %+v: %s", err, e, why)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("error %v names %d events, want %d: %s", err, len(got), len(want), why)
 	}
 }
 
@@ -186,6 +213,8 @@ func checkError(t *testing.T, got, want error, dead bool, why string) {
 
 // fakeCloser answers by reservation and notes what it was asked.
 type fakeCloser struct {
+	ended map[order.Payment]order.Outcome
+	away  error // of Ended
 	stand map[string]order.Order
 	quick map[string]order.Order // what PayAll pays; Pay says why not the others
 	errs  map[string]error
@@ -201,6 +230,10 @@ func (c *fakeCloser) PayAll(_ context.Context, ps []order.Payment) (map[string]o
 		}
 	}
 	return paid, nil
+}
+
+func (c *fakeCloser) Ended(context.Context, []order.Payment) (map[order.Payment]order.Outcome, error) {
+	return c.ended, c.away
 }
 
 func (c *fakeCloser) Pay(_ context.Context, p order.Payment) (order.Order, error) {
@@ -251,11 +284,17 @@ func TestPayment(t *testing.T) {
 	yes, no := events.PaymentSucceeded, events.PaymentFailed
 	type orders = map[string]order.Order
 	type errs = map[string]error
+	type ended = map[order.Payment]order.Outcome
+	known := func(n int, s order.State, err error) ended {
+		return ended{{ReservationID: id(n), Ref: fmt.Sprint("ref", n), AmountCents: 198}: {Order: stands(n, s), Err: err}}
+	}
 	tests := []struct {
 		name   string
 		batch  []events.Event
 		stand  orders
 		errs   errs
+		ended  ended
+		away   error // of what has ended
 		ledger fakeLedger
 		next   []events.Event
 		asked  []string
@@ -328,12 +367,36 @@ func TestPayment(t *testing.T) {
 			next: []events.Event{refund(1, "already_paid"), refund(1, "already_paid")}, why: "the events of one reservation are handled one after the other",
 			asked: []string{"pay ae ref1 198", "cancel ae payment_failed", "pay ae ref1 198", "cancel ae payment_failed"},
 		},
+		{
+			name: "ended: paid by it", batch: []events.Event{money(1, yes), money(1, yes)}, ended: known(1, order.Paid, nil),
+			next: []events.Event{told(1, events.OrderPaid), told(1, events.OrderPaid)}, why: "what has ended is read with all others, and takes no transaction of its own",
+		},
+		{
+			name: "ended: too late", batch: []events.Event{money(1, yes)}, ended: known(1, order.Cancelled, order.ErrTooLate),
+			next: []events.Event{refund(1, "too_late")}, why: "the money goes back, again",
+		},
+		{
+			name: "ended: paid by another", batch: []events.Event{money(1, yes)}, ended: known(1, order.Paid, order.ErrPaid),
+			next: []events.Event{refund(1, "already_paid")}, why: "the money goes back, again",
+		},
+		{
+			name: "ended: reference used", batch: []events.Event{money(1, yes)}, ended: known(1, order.Cancelled, order.ErrRefUsed),
+			next: []events.Event{}, err: order.ErrRefUsed, dead: true, why: "one payment pays one order",
+		},
+		{
+			name: "ended: another's outcome", batch: []events.Event{money(2, yes)}, stand: orders{id(2): stands(2, order.Paid)}, ended: known(1, order.Cancelled, order.ErrTooLate),
+			next: []events.Event{told(2, events.OrderPaid)}, asked: []string{"pay ai ref2 198"}, why: "an outcome is of one payment",
+		},
+		{
+			name: "what has ended cannot be read", batch: []events.Event{money(1, yes)}, away: errAway,
+			next: []events.Event{}, err: errAway, why: "an outage decides nothing, and nothing is asked of a database that is away",
+		},
 		{name: "another type", batch: []events.Event{money(1, events.OrderPaid)}, next: []events.Event{}, dead: true, why: "not a payment"},
 		{name: "no ID", batch: []events.Event{{Type: yes}}, next: []events.Event{}, dead: true, why: "not a reservation"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			closer := &fakeCloser{stand: tt.stand, errs: tt.errs}
+			closer := &fakeCloser{stand: tt.stand, errs: tt.errs, ended: tt.ended, away: tt.away}
 			next, err := settleworker.Payment(closer, tt.ledger)(t.Context(), tt.batch)
 			if diff := cmp.Diff(tt.next, next); diff != "" {
 				t.Errorf("next (-want +got): %s\n%s", tt.why, diff)
@@ -345,6 +408,11 @@ func TestPayment(t *testing.T) {
 				t.Errorf("asked (-want +got): %s\n%s", tt.why, diff)
 			}
 			checkError(t, err, tt.err, tt.dead, tt.why)
+			var named []events.Event
+			if tt.dead {
+				named = tt.batch
+			}
+			checkNamed(t, err, tt.why, named...)
 		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 // Closer ends an order one way or the other. *order.Store is one.
 type Closer interface {
 	PayAll(ctx context.Context, payments []order.Payment) (map[string]order.Order, error)
+	Ended(ctx context.Context, payments []order.Payment) (map[order.Payment]order.Outcome, error)
 	Pay(ctx context.Context, p order.Payment) (order.Order, error)
 	Cancel(ctx context.Context, reservationID, reason string, announce func(order.Order) []order.Message) (order.Order, error)
 }
@@ -62,22 +63,33 @@ func Payment(orders Closer, ledger Finder) events.Handler {
 			return nil, err
 		}
 		fault.Point(fault.AfterPayment)
-		rest := groups[:0]
+		rest, left := groups[:0], []order.Payment(nil)
 		for _, indexes := range groups {
 			if o, ok := paid[batch[indexes[0]].ReservationID]; ok {
 				answers[indexes[0]] = fact(o, batch[indexes[0]].TraceParent)
 				continue
 			}
 			rest = append(rest, indexes)
-		}
-		each(rest, func(indexes []int) {
 			for _, i := range indexes {
-				answers[i], errs[i] = pay(ctx, orders, ledger, batch[i])
+				left = append(left, paymentOf(batch[i]))
 			}
-		})
+		}
+		ended, err := orders.Ended(ctx, left)
+		if err == nil {
+			each(rest, func(indexes []int) {
+				for _, i := range indexes {
+					answers[i], errs[i] = pay(ctx, orders, ledger, batch[i], ended)
+				}
+			})
+		}
 		next := slices.DeleteFunc(answers, func(e events.Event) bool { return e.Type == "" })
-		return next, errors.Join(errs...)
+		return next, errors.Join(append(errs, err)...)
 	}
+}
+
+// paymentOf is the payment that an event tells of.
+func paymentOf(e events.Event) order.Payment {
+	return order.Payment{ReservationID: e.ReservationID, Ref: e.PaymentRef, AmountCents: e.AmountCents}
 }
 
 // byReservation groups the indexes of a batch by reservation.
@@ -102,7 +114,7 @@ func plain(groups [][]int, batch []events.Event) []order.Payment {
 	var out []order.Payment
 	for _, g := range groups {
 		if e := batch[g[0]]; len(g) == 1 && e.Type == events.PaymentSucceeded {
-			out = append(out, order.Payment{ReservationID: e.ReservationID, Ref: e.PaymentRef, AmountCents: e.AmountCents})
+			out = append(out, paymentOf(e))
 		}
 	}
 	return out
@@ -127,14 +139,18 @@ func each(groups [][]int, f func(indexes []int)) {
 }
 
 // pay handles one payment event and returns the event that follows, if any.
-func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (events.Event, error) {
+func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event, ended map[order.Payment]order.Outcome) (events.Event, error) {
 	none := events.Event{}
 	if !stock.ValidID(e.ReservationID) {
-		return none, events.Permanent(fmt.Errorf("%.64q: not a reservation ID: %.40q", e.Type, e.ReservationID))
+		return none, events.PermanentOf(e, "", fmt.Errorf("%.64q: not a reservation ID: %.40q", e.Type, e.ReservationID))
 	}
-	switch {
-	case e.Type == events.PaymentSucceeded:
-		o, err := orders.Pay(ctx, order.Payment{ReservationID: e.ReservationID, Ref: e.PaymentRef, AmountCents: e.AmountCents})
+	switch e.Type {
+	case events.PaymentSucceeded:
+		known, ok := ended[paymentOf(e)]
+		o, err := known.Order, known.Err
+		if !ok {
+			o, err = orders.Pay(ctx, paymentOf(e))
+		}
 		switch {
 		case err == nil:
 			return fact(o, e.TraceParent), nil
@@ -144,14 +160,14 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event) (eve
 			return refund(e, o, AlreadyPaid), nil
 		}
 		return none, unpaid(ctx, ledger, e, err)
-	case e.Type == events.PaymentFailed:
+	case events.PaymentFailed:
 		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announceIn(e.TraceParent))
 		if err == nil || errors.Is(err, order.ErrPaid) {
 			return none, nil
 		}
 		return none, unpaid(ctx, ledger, e, err)
 	default:
-		return none, events.Permanent(fmt.Errorf("reservation %s: event of type %.64q on the topic of payments", e.ReservationID, e.Type))
+		return none, events.PermanentOf(e, "", fmt.Errorf("reservation %s: event of type %.64q on the topic of payments", e.ReservationID, e.Type))
 	}
 }
 
@@ -160,7 +176,7 @@ func unpaid(ctx context.Context, ledger Finder, e events.Event, cause error) err
 	err := fmt.Errorf("%s of %s, payment %.64q: %w", e.Type, e.ReservationID, e.PaymentRef, cause)
 	switch {
 	case errors.Is(cause, order.ErrAmount), errors.Is(cause, order.ErrRefUsed), errors.Is(cause, order.ErrInvalid):
-		return events.Permanent(err)
+		return events.PermanentOf(e, "", err)
 	case !errors.Is(cause, order.ErrNotFound):
 		return err
 	}
@@ -169,7 +185,7 @@ func unpaid(ctx context.Context, ledger Finder, e events.Event, cause error) err
 	case lookup == nil && row.State == stock.Deducted:
 		return err // its order is still to come: the Sweeper sees to that
 	case lookup == nil || errors.Is(lookup, stock.ErrNotFound):
-		return events.Permanent(err)
+		return events.PermanentOf(e, "", err)
 	}
 	return fmt.Errorf("look for reservation %s in the ledger: %w", e.ReservationID, lookup)
 }

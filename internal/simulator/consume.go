@@ -105,15 +105,33 @@ func (s *Simulator) handle(d *delivery, batch []memory.Record) bool {
 	}
 }
 
-// cure halves a batch with a permanent fault, or buries the record that is
-// alone with it.
+// cure puts the records aside that a permanent fault names, halves the batch
+// for one that it does not name, and buries the record that is alone with it.
 func (s *Simulator) cure(d *delivery, batch []memory.Record, err error) bool {
-	if half := len(batch) / 2; half > 0 {
-		return s.handle(d, batch[:half]) && s.handle(d, batch[half:])
+	if len(batch) == 1 {
+		return s.bury(d, batch[0], err)
 	}
+	condemned := events.Condemned(err)
+	var rest []memory.Record
+	for _, r := range batch {
+		if condemned[r.Event] == nil {
+			rest = append(rest, r)
+		} else if !s.bury(d, r, condemned[r.Event]) {
+			return false
+		}
+	}
+	if len(rest) < len(batch) {
+		return len(rest) == 0 || s.handle(d, rest)
+	}
+	half := len(batch) / 2
+	return s.handle(d, batch[:half]) && s.handle(d, batch[half:])
+}
+
+// bury writes a dead letter.
+func (s *Simulator) bury(d *delivery, r memory.Record, err error) bool {
 	for s.cross(kafka, "write a dead letter", func() {
-		if !batch[0].Hostile {
-			s.world.dead = append(s.world.dead, batch[0].Event.ID()+": "+err.Error())
+		if !r.Hostile {
+			s.world.dead = append(s.world.dead, r.Event.ID()+": "+err.Error())
 		}
 	}) != nil {
 		if !s.again(d) {

@@ -157,6 +157,14 @@ func (w orderWire) PayAll(_ context.Context, payments []order.Payment) (out map[
 	return out, err
 }
 
+func (w orderWire) Ended(_ context.Context, payments []order.Payment) (out map[order.Payment]order.Outcome, err error) {
+	if len(payments) == 0 {
+		return nil, nil
+	}
+	err = w.cross(mysql, "read the ended orders", func() { out = w.mysql.Ended(payments) })
+	return out, err
+}
+
 func (w orderWire) Cancel(ctx context.Context, reservation, reason string, announce func(order.Order) []order.Message) (o order.Order, err error) {
 	var no error
 	var late []order.Message

@@ -96,9 +96,10 @@ type handlerTest struct {
 	redis   error
 	next    []events.Event
 	applied []string
-	err     error // wanted with errors.Is
-	dead    bool  // whether the error is permanent
-	calls   int   // of the ledger
+	err     error    // wanted with errors.Is
+	dead    bool     // whether the error is permanent
+	blamed  []string // whose fault it is
+	calls   int      // of the ledger
 	why     string
 }
 
@@ -118,6 +119,14 @@ func (tt handlerTest) run(t *testing.T, handler func(stockworker.Applier, *fakeL
 	var permanent *events.PermanentError
 	if errors.As(err, &permanent) != tt.dead {
 		t.Errorf("error %v permanent: want %t: %s", err, tt.dead, tt.why)
+	}
+	var blamed []string
+	for e := range events.Condemned(err) {
+		blamed = append(blamed, e.ReservationID[min(24, len(e.ReservationID)):])
+	}
+	slices.Sort(blamed)
+	if diff := cmp.Diff(tt.blamed, blamed); diff != "" {
+		t.Errorf("named (-want +got): %s\n%s", tt.why, diff)
 	}
 	if len(ledger.calls) != tt.calls {
 		t.Errorf("%d transactions, want %d: %s", len(ledger.calls), tt.calls, tt.why)
@@ -182,7 +191,7 @@ func TestDeduct(t *testing.T) {
 		{
 			name: "unknown product", batch: []events.Event{created(1, "p"), created(2, "nope")},
 			rows: ledger{"p": {row(1, "p", stock.Deducted, "")}}, errs: map[string]error{"nope": stock.ErrNotFound},
-			next: []events.Event{deducted(1, "p")}, applied: []string{"ae deducted"}, err: stock.ErrNotFound, dead: true, calls: 2,
+			next: []events.Event{deducted(1, "p")}, applied: []string{"ae deducted"}, err: stock.ErrNotFound, dead: true, blamed: []string{"ai"}, calls: 2,
 			why: "a dead letter does not hide what was decided beside it",
 		},
 		{
@@ -197,13 +206,13 @@ func TestDeduct(t *testing.T) {
 			why: "the deduction is true without Redis; the batch is not committed before Redis knows",
 		},
 		{
-			name: "another type", batch: bad(func(e *events.Event) { e.Type = events.OrderPaid }), dead: true,
-			why: "somebody writes to the wrong topic; nothing is done before the record is alone",
+			name: "another type", batch: bad(func(e *events.Event) { e.Type = events.OrderPaid }), dead: true, blamed: []string{"ai"},
+			why: "somebody writes to the wrong topic; nothing is done before the record is put aside",
 		},
-		{name: "no ID", batch: bad(func(e *events.Event) { e.ReservationID = "" }), dead: true, why: "not a reservation"},
-		{name: "hostile user", batch: bad(func(e *events.Event) { e.UserID = "a b\n" }), dead: true, why: "would break a record in Redis"},
-		{name: "no units", batch: bad(func(e *events.Event) { e.Quantity = 0 }), dead: true, why: "not a reservation"},
-		{name: "negative units", batch: bad(func(e *events.Event) { e.Quantity = -5 }), dead: true, why: "would add stock"},
+		{name: "no ID", batch: bad(func(e *events.Event) { e.ReservationID = "" }), dead: true, blamed: []string{""}, why: "not a reservation"},
+		{name: "hostile user", batch: bad(func(e *events.Event) { e.UserID = "a b\n" }), dead: true, blamed: []string{"ai"}, why: "would break a record in Redis"},
+		{name: "no units", batch: bad(func(e *events.Event) { e.Quantity = 0 }), dead: true, blamed: []string{"ai"}, why: "not a reservation"},
+		{name: "negative units", batch: bad(func(e *events.Event) { e.Quantity = -5 }), dead: true, blamed: []string{"ai"}, why: "would add stock"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -226,13 +235,13 @@ func TestRollback(t *testing.T) {
 		},
 		{
 			name: "forged", batch: []events.Event{returned(1, "p"), returned(2, "q")},
-			rows: ledger{"q": {row(2, "q", stock.RolledBack, "")}}, errs: map[string]error{"p": stock.ErrNotCancelled},
-			applied: []string{"ai rolled_back"}, err: stock.ErrNotCancelled, dead: true, calls: 2,
+			rows: ledger{"q": {row(2, "q", stock.RolledBack, "")}}, errs: map[string]error{"p": &stock.NotCancelledError{IDs: []string{id(1)}}},
+			applied: []string{"ai rolled_back"}, err: stock.ErrNotCancelled, dead: true, blamed: []string{"ae"}, calls: 2,
 			why: "a rollback of an order that is not cancelled is nobody's right; the other product is served",
 		},
 		{
 			name: "unknown product", batch: []events.Event{returned(1, "nope")}, errs: map[string]error{"nope": stock.ErrNotFound},
-			err: stock.ErrNotFound, dead: true, calls: 1, why: "no repetition makes the product appear",
+			err: stock.ErrNotFound, dead: true, blamed: []string{"ae"}, calls: 1, why: "no repetition makes the product appear",
 		},
 		{
 			name: "ledger away", batch: []events.Event{returned(1, "p")}, errs: map[string]error{"p": errAway},
@@ -242,7 +251,11 @@ func TestRollback(t *testing.T) {
 			name: "Redis away", batch: []events.Event{returned(1, "p")}, rows: ledger{"p": {row(1, "p", stock.RolledBack, "")}}, redis: errAway,
 			applied: []string{"ae rolled_back"}, err: errAway, calls: 1, why: "the units must come back to the buyers",
 		},
-		{name: "another type", batch: []events.Event{created(1, "p")}, dead: true, why: "a reservation is not a rollback"},
+		{name: "another type", batch: []events.Event{created(1, "p")}, dead: true, blamed: []string{"ae"}, why: "a reservation is not a rollback"},
+		{
+			name: "two of another type", batch: []events.Event{created(1, "p"), returned(2, "p"), created(3, "p")}, dead: true, blamed: []string{"ae", "am"},
+			why: "all are named at once",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -145,9 +145,9 @@ func (w *world) Publish(_ context.Context, evs ...events.Event) error {
 }
 
 // handle does with a batch what the Consumer does: it publishes what follows
-// even beside an error, halves a batch with a permanent fault, and keeps a
-// record that is alone with one as a dead letter. It returns a fault that wants
-// the batch to be tried again.
+// even beside an error, keeps records with a permanent fault that names them or
+// that they are alone with as dead letters, and halves a batch with another. It
+// returns a fault that wants the batch to be tried again.
 func (w *world) handle(topic events.Topic, batch []events.Event) error {
 	next, err := w.handlers[topic](w.t.Context(), batch)
 	w.must(w.Publish(w.t.Context(), next...))
@@ -158,6 +158,21 @@ func (w *world) handle(topic events.Topic, batch []events.Event) error {
 	if len(batch) == 1 {
 		w.dead = append(w.dead, batch[0])
 		return nil
+	}
+	condemned := events.Condemned(err)
+	var rest []events.Event
+	for _, e := range batch {
+		if condemned[e] == nil {
+			rest = append(rest, e)
+		} else {
+			w.dead = append(w.dead, e)
+		}
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	if len(rest) < len(batch) {
+		return w.handle(topic, rest)
 	}
 	half := len(batch) / 2
 	return errors.Join(w.handle(topic, batch[:half]), w.handle(topic, batch[half:]))

@@ -24,7 +24,8 @@ import (
 // what has been decided is told before what is missing is tried again. An err
 // made by [Permanent] says that no retry can cure it, and so does an event in
 // next that [Event.Validate] refuses; any other is a fault, and the whole batch
-// comes again. Handlers of several partitions run side by side.
+// comes again. [PermanentOf] says whose fault it is; all others come again.
+// Handlers of several partitions run side by side.
 type Handler func(ctx context.Context, batch []Event) (next []Event, err error)
 
 // ConsumerConfig says how a Consumer works.
@@ -101,11 +102,11 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 // delivered again. So handlers must be idempotent.
 //
 // A fault is retried in place for as long as the member owns the partition; an
-// outage blocks the partition and never makes a dead letter. A permanent fault
-// halves the batch until one record is alone with it; that record goes to the
-// group's dead-letter topic with its key, value, headers and time, and only
-// after its acknowledgement does the batch go on. Bytes that are no event of
-// this topic go there at once.
+// outage blocks the partition and never makes a dead letter. A record with a
+// permanent fault, named by the handler or found by halving the batch until it
+// is alone, goes to the group's dead-letter topic with its key, value, headers
+// and time, and only after its acknowledgement does the batch go on. Bytes that
+// are no event of this topic go there at once.
 //
 // A group that is new starts at the oldest record, and commits that position
 // at once, so that its lag can be seen. A panic of the handler is not caught:

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -511,5 +513,127 @@ func deleteRecords(t testing.TB, cfg ClientConfig, partition int, before int64) 
 	}
 	if code := resp.Topics[0].Partitions[0].ErrorCode; code != 0 {
 		t.Fatal(kafka.Error(code))
+	}
+}
+
+// Records that the handler names are put aside at once, whether it has the batch
+// alone or with those of other partitions; everything else is handled, told once
+// and in its order, and one that is not named is still found.
+func TestConsumerPutsAsideWhoIsNamed(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		together bool
+		named    []int
+		unnamed  []int
+		fault    bool // the first call has an outage beside what it names
+		most     int64
+		why      string
+	}{
+		{"some among many", false, []int{0, 17, 250, 499}, nil, false, 2, "one call says who, one handles the rest"},
+		{"all", false, slices.Collect(rangeOf(500)), nil, false, 1, "nothing is left to be handled"},
+		{"and an outage", false, []int{3, 4}, nil, true, 3, "the outage is of the rest, which is tried again"},
+		{"and one unnamed", false, []int{3, 4}, []int{99}, false, 20, "the batch without those named is halved"},
+		{"together", true, []int{0, 17, 250, 499}, nil, false, 1 + 1 + 12, "each partition handles its rest by itself"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := newCluster(t)
+			if tt.together {
+				cfg = newWideCluster(t)
+			}
+			p := newPublisher(t, cfg)
+			evs := created("phone", 0, 500)
+			if tt.together {
+				evs = wide(0, 500)
+			}
+			publish(t, p, evs...)
+			bad := make(map[string]bool)
+			for _, n := range append(slices.Clone(tt.named), tt.unnamed...) {
+				bad[evs[n].ReservationID] = slices.Contains(tt.named, n)
+			}
+			var mu sync.Mutex
+			var calls atomic.Int64
+			var j journal
+			consume(t, ConsumerConfig{ClientConfig: cfg, Together: tt.together, MaxWait: time.Second}, p, func(_ context.Context, batch []Event) ([]Event, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				first := calls.Add(1) == 1
+				var errs []error
+				good := batch[:0:0]
+				for _, e := range batch {
+					switch named, isBad := bad[e.ReservationID]; {
+					case named:
+						errs = append(errs, fmt.Errorf("deep: %w", PermanentOf(e, "invalid", fmt.Errorf("reservation %s is bad", e.ReservationID))))
+					case isBad:
+						errs = append(errs, Permanent(errors.New("somebody here is bad")))
+					default:
+						good = append(good, e)
+					}
+				}
+				if first && tt.fault {
+					errs = append(errs, errors.New("mysql is away"))
+				}
+				if calls.Load() == 2 && tt.fault {
+					errs = append(errs, errors.New("mysql is still away"))
+				}
+				if len(errs) == 0 {
+					j.add(batch)
+				}
+				return follow(good), errors.Join(errs...)
+			})
+			eventually(t, "all is committed", caughtUp(t, cfg))
+			if distinct, total := j.counts(); distinct != 500-len(bad) || total != 500-len(bad) {
+				t.Errorf("%d handled, %d times in all, want %d once each: %s", distinct, total, 500-len(bad), tt.why)
+			}
+			if n := calls.Load(); n > tt.most {
+				t.Errorf("%d calls, want at most %d: %s", n, tt.most, tt.why)
+			}
+			dead := records(t, cfg, DeadLetterTopic("deduct"))
+			for _, m := range dead {
+				h := headers(m)
+				id := h[headerSubject]
+				named, isBad := bad[id]
+				if want := "reservation " + id + " is bad"; !isBad || named && (h[HeaderError] != want || h[HeaderErrorClass] != "invalid" || h[HeaderAttempt] == "0") {
+					t.Errorf("dead letter of %s, %q of class %s after %s attempts", id, h[HeaderError], h[HeaderErrorClass], h[HeaderAttempt])
+				}
+			}
+			if told := len(records(t, cfg, Deductions)); len(dead) != len(bad) || told != 500-len(bad) {
+				t.Errorf("%d dead letters and %d told, want %d and %d", len(dead), told, len(bad), 500-len(bad))
+			}
+		})
+	}
+}
+
+func rangeOf(n int) func(func(int) bool) {
+	return func(yield func(int) bool) {
+		for i := range n {
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+func TestCondemned(t *testing.T) {
+	a, b := Event{ReservationID: "a"}, Event{ReservationID: "b"}
+	for _, tt := range []struct {
+		err  error
+		want map[Event]string
+		why  string
+	}{
+		{nil, map[Event]string{}, "nothing went wrong"},
+		{errors.New("away"), map[Event]string{}, "nobody's fault"},
+		{Permanent(errors.New("x")), map[Event]string{}, "somebody's, but whose?"},
+		{PermanentOf(a, "", nil), map[Event]string{}, "no fault"},
+		{PermanentOf(a, "", errors.New("x")), map[Event]string{a: "x"}, "alone"},
+		{fmt.Errorf("1: %w", errors.Join(errors.New("away"), fmt.Errorf("2: %w", PermanentOf(a, "", errors.New("x"))), PermanentOf(b, "", errors.New("y")))), map[Event]string{a: "x", b: "y"}, "deep, beside others"},
+		{errors.Join(PermanentOf(a, "", errors.New("first")), PermanentOf(a, "", errors.New("second"))), map[Event]string{a: "first"}, "a letter has one reason"},
+	} {
+		got := make(map[Event]string)
+		for e, err := range Condemned(tt.err) {
+			got[e] = err.Error()
+		}
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%v condemns %v, want %v: %s", tt.err, got, tt.want, tt.why)
+		}
 	}
 }

@@ -287,15 +287,24 @@ type batch struct {
 
 // settle has a batch handled, with those of other partitions if it may.
 func (p *partition) settle(live, work context.Context, b batch) error {
-	if p.cfg.Together && len(b.events) > 0 && p.together(live, work, &b) {
-		p.handled(work, b)
-		return nil
+	if p.cfg.Together && len(b.events) > 0 {
+		err := p.together(live, work, &b)
+		if err == nil {
+			p.handled(work, b)
+			return nil
+		}
+		rest, letters := b.without(Condemned(err))
+		if err := p.bury(live, work, letters...); err != nil {
+			return err
+		}
+		b = rest
 	}
 	return p.handle(live, work, b)
 }
 
-// handle runs the handler until it has no fault, halving the batch around
-// permanent ones. An error means that the ownership has ended.
+// handle runs the handler until it has no fault, without the records whose
+// fault is permanent: those that it names are put aside, and for one that it
+// does not name the batch is halved. An error means that the ownership has ended.
 func (p *partition) handle(live, work context.Context, b batch) error {
 	if len(b.events) == 0 {
 		return nil
@@ -325,6 +334,12 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 		b.end(err.Error())
 		return p.bury(live, work, letter{msg: b.msgs[0], class: classOf(err), err: err, attempts: b.attempts})
 	}
+	if rest, letters := b.without(Condemned(err)); len(letters) > 0 {
+		if err := p.bury(live, work, letters...); err != nil {
+			return err
+		}
+		return p.handle(live, work, rest)
+	}
 	half := len(b.events) / 2
 	first, second := b, b
 	first.msgs, first.events, first.ends = b.msgs[:half], b.events[:half], b.ends[:half]
@@ -333,6 +348,22 @@ func (p *partition) handle(live, work context.Context, b batch) error {
 		return err
 	}
 	return p.handle(live, work, second)
+}
+
+// without parts a batch into the dead letters of condemned events, whose steps
+// it ends, and the rest.
+func (b batch) without(condemned map[Event]*PermanentError) (rest batch, letters []letter) {
+	rest = b
+	rest.msgs, rest.events, rest.ends = nil, nil, nil
+	for i, e := range b.events {
+		if err := condemned[e]; err != nil {
+			b.ends[i](err.Error())
+			letters = append(letters, letter{msg: b.msgs[i], class: classOf(err), err: err, attempts: b.attempts})
+			continue
+		}
+		rest.msgs, rest.events, rest.ends = append(rest.msgs, b.msgs[i]), append(rest.events, e), append(rest.ends, b.ends[i])
+	}
+	return rest, letters
 }
 
 // handled counts, logs and ends the steps of what the handler is done with.

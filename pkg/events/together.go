@@ -25,20 +25,20 @@ const callsAtOnce = 2
 // share is one partition's batch on the table.
 type share struct {
 	batch  batch
-	handle func(all []*share) (tell func() bool) // with the partition's contexts; any one's are everybody's, of the same generation
-	done   chan bool                             // whether all of the call has been handled and told
+	handle func(all []*share) (tell func() error) // with the partition's contexts; any one's are everybody's, of the same generation
+	done   chan error                             // nil when all of the call has been handled and told
 }
 
-// together has the batch handled with those of other partitions, and reports
-// whether that went well. If not, nothing is known of this batch but what it
-// has told: it must be handled by itself, which finds out whose fault it was.
+// together has the batch handled with those of other partitions. An error is of
+// all of them: nothing is known of this batch but what it has told and what the
+// error says of its events, and it must be handled by itself.
 // There is no linger time: what comes while the calls are under way makes the
 // next one.
-func (p *partition) together(live, work context.Context, b *batch) bool {
+func (p *partition) together(live, work context.Context, b *batch) error {
 	s := &share{
 		batch:  *b,
-		handle: func(all []*share) func() bool { return p.handleAll(live, work, all) },
-		done:   make(chan bool, 1),
+		handle: func(all []*share) func() error { return p.handleAll(live, work, all) },
+		done:   make(chan error, 1),
 	}
 	t := &p.table
 	t.mu.Lock()
@@ -89,27 +89,27 @@ func (t *table) take(most int) []*share {
 }
 
 // handleAll makes one call of the handler, and returns what tells the rest of
-// it and reports whether all went well.
-func (p *partition) handleAll(live, work context.Context, shares []*share) (tell func() bool) {
+// it and says what went wrong.
+func (p *partition) handleAll(live, work context.Context, shares []*share) (tell func() error) {
 	var all []Event
 	for _, s := range shares {
 		all = append(all, s.batch.events...)
 	}
 	next, err := p.handler(work, all)
-	return func() bool {
+	return func() error {
 		fault.Point(fault.BeforeTelling)
-		if p.tell(live, work, nil, next) != nil {
-			return false
+		if unsaid := p.tell(live, work, nil, next); unsaid != nil {
+			return unsaid
 		}
 		if err == nil {
-			return true
+			return nil
 		}
 		for _, s := range shares { // each has its own set: they go on side by side
 			for _, e := range next {
 				s.batch.told[e.ID()] = struct{}{}
 			}
 		}
-		return false
+		return err
 	}
 }
 

@@ -31,13 +31,15 @@ func (s *Store) PayAll(ctx context.Context, payments []Payment) (map[string]Orde
 		return nil, nil
 	}
 	paid := map[string]Order{}
-	if s.paidTwice.Load() { // a topic is read again: who was paid before needs only reading
-		var err error
-		if paid, err = s.paidBy(ctx, ids, good); err != nil {
+	if s.paidTwice.Load() { // a topic is read again: of what has ended nothing is left to be done
+		found, err := s.findFor(ctx, ids)
+		if err != nil {
 			return nil, err
 		}
-		s.paidTwice.Store(len(paid) > 0)
-		ids = slices.DeleteFunc(ids, func(id string) bool { _, ok := paid[id]; return ok })
+		all := len(ids)
+		ids = slices.DeleteFunc(ids, func(id string) bool { return hasEnded(found[id]) })
+		s.paidTwice.Store(len(ids) < all)
+		paid = paidBy(found, good)
 	}
 	if len(ids) == 0 {
 		return paid, nil
@@ -48,9 +50,56 @@ func (s *Store) PayAll(ctx context.Context, payments []Payment) (map[string]Orde
 		}
 		return nil, fmt.Errorf("pay %d orders: %w", len(ids), err)
 	}
-	now, err := s.paidBy(ctx, ids, good)
-	maps.Copy(paid, now)
+	found, err := s.findFor(ctx, ids)
+	maps.Copy(paid, paidBy(found, good))
 	return paid, err
+}
+
+// Outcome is what [Store.Pay] returns.
+type Outcome struct {
+	Order Order
+	Err   error
+}
+
+// Ended tells what [Store.Pay] would say of those payments, at most [MaxBatch],
+// whose orders are paid or cancelled already. Such an order never changes, so
+// reading is enough, for all of them at once: a topic that is read again
+// consists of them. A payment that is missing is for Pay. Nothing changes.
+func (s *Store) Ended(ctx context.Context, payments []Payment) (map[Payment]Outcome, error) {
+	var ids, refs []string
+	for _, p := range payments {
+		if p.valid() {
+			ids, refs = append(ids, p.ReservationID), append(refs, p.Ref)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	found, err := s.findFor(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	owners, err := s.refOwners(ctx, refs)
+	if err != nil {
+		return nil, fmt.Errorf("read what %d payments have paid: %w", len(refs), err)
+	}
+	out := make(map[Payment]Outcome, len(payments))
+	for _, p := range payments {
+		switch o := found[p.ReservationID]; {
+		case !hasEnded(o) || !p.valid():
+		case p.paid(o):
+			out[p] = Outcome{Order: o}
+		default:
+			o, err := refuse(o, p, owners[p.Ref])
+			out[p] = Outcome{o, err}
+		}
+	}
+	return out, nil
+}
+
+// hasEnded is whether nothing changes an order any more.
+func hasEnded(o Order) bool {
+	return (o.State == Paid || o.State == Cancelled) && !fault.Off(fault.PayCAS)
 }
 
 // payFor pays those orders of ids that await their payment.
@@ -69,16 +118,18 @@ func (s *Store) payFor(ctx context.Context, ids []string, payments map[string]Pa
 	})
 }
 
-// paidBy returns those orders of ids that their payments have paid.
-func (s *Store) paidBy(ctx context.Context, ids []string, payments map[string]Payment) (map[string]Order, error) {
+func (s *Store) findFor(ctx context.Context, ids []string) (map[string]Order, error) {
 	found, err := find(ctx, s.db, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read which of %d orders are paid: %w", len(ids), err)
 	}
-	maps.DeleteFunc(found, func(id string, o Order) bool {
-		return o.State != Paid || o.PaymentRef != payments[id].Ref || o.AmountCents != payments[id].AmountCents
-	})
 	return found, nil
+}
+
+// paidBy leaves those orders that their payments have paid.
+func paidBy(found map[string]Order, payments map[string]Payment) map[string]Order {
+	maps.DeleteFunc(found, func(id string, o Order) bool { return !payments[id].paid(o) })
+	return found
 }
 
 // payAll is sqlPayAll widened to the payments of ids.

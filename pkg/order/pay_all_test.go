@@ -1,6 +1,7 @@
 package order_test
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"testing"
@@ -63,5 +64,56 @@ func TestPayAll(t *testing.T) {
 				t.Errorf("%d orders are paid, want %d: %s", n, len(wantPaid), tt.why)
 			}
 		})
+	}
+}
+
+// What a payment is to an order that has ended is read, and is what Pay says.
+func TestEnded(t *testing.T) {
+	pay := func(n int, ref string, cents int64) order.Payment {
+		return order.Payment{ReservationID: rid(n), Ref: ref, AmountCents: cents}
+	}
+	db := testservers.MySQL(t)
+	s := order.NewStore(db)
+	place(t, s, 4)
+	if _, err := s.Pay(t.Context(), pay(3, "before", 1998)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Cancel(t.Context(), rid(4), "test", note); err != nil {
+		t.Fatal(err)
+	}
+	var all []order.Payment
+	for _, tt := range []struct {
+		payment order.Payment
+		ended   bool
+		err     error
+		why     string
+	}{
+		{pay(3, "before", 1998), true, nil, "the same payment again gets the same answer"},
+		{pay(3, "other", 1998), true, order.ErrPaid, "its money is due back"},
+		{pay(3, "before", 1), true, order.ErrAmount, "it has paid, but not this"},
+		{pay(4, "late", 1998), true, order.ErrTooLate, "its money is due back"},
+		{pay(4, "late", 1), true, order.ErrTooLate, "due back whatever was paid"},
+		{pay(4, "before", 1998), true, order.ErrRefUsed, "that money has paid another order"},
+		{pay(1, "a", 1998), false, nil, "it waits: Pay pays it"},
+		{pay(2, "before", 1998), false, order.ErrRefUsed, "it waits: only the statement that pays is sure of the reference"},
+		{pay(99, "a", 1998), false, order.ErrNotFound, "it may yet be placed"},
+		{pay(3, "with space", 1998), false, order.ErrInvalid, "no reference that could have paid"},
+	} {
+		all = append(all, tt.payment)
+		got, err := s.Ended(t.Context(), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, ok := got[tt.payment]
+		if ok != tt.ended || ok && !errors.Is(out.Err, tt.err) {
+			t.Errorf("%+v: %+v, %t, want %t with %v: %s", tt.payment, out, ok, tt.ended, tt.err, tt.why)
+		}
+		o, err := s.Pay(t.Context(), tt.payment)
+		if !errors.Is(err, tt.err) || tt.ended && o != out.Order {
+			t.Errorf("%+v: Pay says %+v %v, Ended %+v: %s", tt.payment, o, err, out, tt.why)
+		}
+	}
+	if got, err := s.Ended(t.Context(), nil); got != nil || err != nil {
+		t.Errorf("of none %v %v", got, err)
 	}
 }

@@ -31,7 +31,7 @@ const (
 	sqlPayAll  = "UPDATE orders SET state = 'paid', payment_ref = CASE reservation_id%s END, updated_at = NOW(3) WHERE reservation_id IN (?)" + ifAwaiting + " AND amount_cents = CASE reservation_id%s END"
 	sqlPayWhen = " WHEN ? THEN ?"
 
-	sqlRefOwner = "SELECT reservation_id FROM orders WHERE payment_ref = ?"
+	sqlRefOwners = "SELECT payment_ref, reservation_id FROM orders WHERE payment_ref IN (?)"
 
 	sqlCancel = "UPDATE orders SET state = 'cancelled', reason = ?, updated_at = NOW(3) WHERE reservation_id = ?" + ifAwaiting
 

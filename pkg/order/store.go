@@ -252,10 +252,14 @@ func (s *Store) pay(ctx context.Context, p Payment) (Order, error) {
 		if !changed && o.State == AwaitingPayment && o.AmountCents == p.AmountCents {
 			continue // it was placed between the two statements
 		}
-		if o.State == Paid && o.PaymentRef == p.Ref && o.AmountCents == p.AmountCents {
+		if p.paid(o) {
 			return o, nil
 		}
-		return s.refuse(ctx, o, p)
+		owners, err := s.refOwners(ctx, []string{p.Ref})
+		if err != nil {
+			return Order{}, err
+		}
+		return refuse(o, p, owners[p.Ref])
 	}
 }
 
@@ -276,18 +280,17 @@ func (s *Store) setPaid(ctx context.Context, p Payment) (changed bool, err error
 	return changed, err
 }
 
-// refuse says why a payment did not pay o. A reference that has paid another
-// order is said first: its money is not due back.
-func (s *Store) refuse(ctx context.Context, o Order, p Payment) (Order, error) {
-	var owner mysql.ID
-	err := s.db.QueryRowContext(ctx, sqlRefOwner, p.Ref).Scan(&owner)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return Order{}, err
-	}
-	if err == nil && string(owner) != p.ReservationID {
-		return Order{}, ErrRefUsed
-	}
+// paid is whether o is paid by exactly p.
+func (p Payment) paid(o Order) bool {
+	return o.State == Paid && o.PaymentRef == p.Ref && o.AmountCents == p.AmountCents
+}
+
+// refuse says why a payment did not pay o. A reference that has paid the order
+// of another reservation, the owner, is said first: its money is not due back.
+func refuse(o Order, p Payment, owner string) (Order, error) {
 	switch {
+	case owner != "" && owner != p.ReservationID:
+		return Order{}, ErrRefUsed
 	case o.State == Cancelled:
 		return o, ErrTooLate
 	case o.State == Paid && o.PaymentRef != p.Ref:
@@ -295,6 +298,30 @@ func (s *Store) refuse(ctx context.Context, o Order, p Payment) (Order, error) {
 	default:
 		return o, ErrAmount
 	}
+}
+
+// refOwners returns the reservations of the orders that those payments have
+// paid, by reference.
+func (s *Store) refOwners(ctx context.Context, refs []string) (map[string]string, error) {
+	args := make([]any, len(refs))
+	for i, ref := range refs {
+		args[i] = ref
+	}
+	rows, err := s.db.QueryContext(ctx, mysql.In(sqlRefOwners, len(refs)), args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	out := make(map[string]string)
+	for rows.Next() {
+		var ref string
+		var id mysql.ID
+		if err := rows.Scan(&ref, &id); err != nil {
+			return nil, err
+		}
+		out[ref] = string(id)
+	}
+	return out, rows.Err()
 }
 
 // Cancel makes an order that awaits payment cancelled and puts the messages

@@ -14,10 +14,26 @@ import (
 	"github.com/leadingpeers/seckill/internal/mysql"
 )
 
-// ErrNotCancelled is returned by [Ledger.Rollback] for a deducted reservation
-// whose order is not cancelled. Nothing has changed, and repeating will not
-// help until the order is: such an event was not born from a cancellation.
+// ErrNotCancelled is what a [NotCancelledError] is.
 var ErrNotCancelled = errors.New("its order is not cancelled")
+
+// NotCancelledError is returned by [Ledger.Rollback] for deducted reservations
+// whose orders are not cancelled. Nothing has changed, and repeating will not
+// help until they are: such an event was not born from a cancellation.
+type NotCancelledError struct {
+	IDs []string // all such reservations of the batch, sorted
+}
+
+// Error names the first of them.
+func (e *NotCancelledError) Error() string {
+	if n := len(e.IDs) - 1; n > 0 {
+		return fmt.Sprintf("reservation %s and %d more: %v", e.IDs[0], n, ErrNotCancelled)
+	}
+	return fmt.Sprintf("reservation %s: %v", e.IDs[0], ErrNotCancelled)
+}
+
+// Unwrap returns [ErrNotCancelled].
+func (*NotCancelledError) Unwrap() error { return ErrNotCancelled }
 
 // ErrInvalid is returned by the ledger for a batch that no repetition can
 // cure: too long, of another product, or with a malformed reservation. Nothing
@@ -93,9 +109,9 @@ func (l *Ledger) deductNew(ctx context.Context, productID string, want []Reserva
 // It returns one reservation per distinct ID like [Ledger.Deduct]. Repeating
 // is harmless.
 //
-// Errors: [ErrNotCancelled], naming the reservation, [ErrNotFound] for a
-// product without a stock row, [ErrInvalid]; all are permanent and nothing has
-// changed for the whole batch. After any other error the batch was rolled back
+// Errors: a [NotCancelledError], [ErrNotFound] for a product without a stock
+// row, [ErrInvalid]; all are permanent and nothing has changed for the whole
+// batch. After any other error the batch was rolled back
 // as a whole or not at all, and repeating finds out.
 func (l *Ledger) Rollback(ctx context.Context, productID string, rs []Reservation) ([]Reservation, error) {
 	return l.transition(ctx, productID, rs, step{"roll back", &l.repeats.rollBack, known, ended, l.rollBackAll})
@@ -316,14 +332,19 @@ func giveBack(ctx context.Context, tx *sql.Tx, productID string, seen map[string
 		return nil, 0, err
 	}
 	byReason := make(map[string][]string)
+	var forged []string
 	for i := range changed {
 		r := &changed[i]
 		reason, ok := reasons[r.ID]
 		if !ok && !fault.Off(fault.CancelledOnly) {
-			return nil, 0, fmt.Errorf("reservation %s: %w", r.ID, ErrNotCancelled)
+			forged = append(forged, r.ID)
 		}
 		r.State, r.Reason = RolledBack, reason
 		byReason[reason] = append(byReason[reason], r.ID)
+	}
+	if len(forged) > 0 {
+		slices.Sort(forged)
+		return nil, 0, &NotCancelledError{forged}
 	}
 	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
 		if err := markRolledBack(ctx, tx, productID, reason, byReason[reason]); err != nil {

@@ -251,21 +251,22 @@ func TestRollback(t *testing.T) {
 		batch     []stock.Reservation
 		want      []stock.Reservation
 		err       error
+		forged    []string // named by the error
 		available int64
 	}{
 		{
 			why: "its order awaits payment", batch: []stock.Reservation{wishFor(2, "forged")},
-			err: stock.ErrNotCancelled, available: 2,
+			err: stock.ErrNotCancelled, forged: []string{wishFor(2, "").ID}, available: 2,
 		}, {
 			why: "its order is paid: forged", batch: []stock.Reservation{wishFor(3, "forged")},
-			err: stock.ErrNotCancelled, available: 2,
+			err: stock.ErrNotCancelled, forged: []string{wishFor(3, "").ID}, available: 2,
 		}, {
 			why: "it has no order yet", batch: []stock.Reservation{wishFor(4, "forged")},
-			err: stock.ErrNotCancelled, available: 2,
+			err: stock.ErrNotCancelled, forged: []string{wishFor(4, "").ID}, available: 2,
 		}, {
 			why:   "one bad one, and nothing changes for the good ones and the unknown either",
-			batch: []stock.Reservation{wishFor(1, "x"), wishFor(20, "x"), wishFor(3, "forged")},
-			err:   stock.ErrNotCancelled, available: 2,
+			batch: []stock.Reservation{wishFor(1, "x"), wishFor(20, "x"), wishFor(3, "forged"), wishFor(2, "forged"), wishFor(3, "forged")},
+			err:   stock.ErrNotCancelled, forged: []string{wishFor(2, "").ID, wishFor(3, "").ID}, available: 2,
 		}, {
 			why:       "two orders are cancelled, each for its reason; user and quantity are the ledger's",
 			batch:     []stock.Reservation{wishFor(6, "x"), wishFor(1, "x"), wishFor(6, "x")},
@@ -294,6 +295,13 @@ func TestRollback(t *testing.T) {
 		got, err := l.Rollback(t.Context(), "p", tt.batch)
 		if !errors.Is(err, tt.err) {
 			t.Fatalf("%s: got %v, want %v", tt.why, err, tt.err)
+		}
+		var forged []string
+		if named, ok := errors.AsType[*stock.NotCancelledError](err); ok {
+			forged = named.IDs
+		}
+		if diff := cmp.Diff(tt.forged, forged); diff != "" {
+			t.Fatalf("%s: %v names (-want +got):\n%s", tt.why, err, diff)
 		}
 		if diff := cmp.Diff(tt.want, got); diff != "" {
 			t.Fatalf("%s (-want +got):\n%s", tt.why, diff)

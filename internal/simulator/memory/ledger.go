@@ -153,14 +153,19 @@ func (m *MySQL) Rollback(product string, rs []stock.Reservation) ([]stock.Reserv
 	if w == nil {
 		return nil, fmt.Errorf("roll back %s: %w", product, stock.ErrNotFound)
 	}
+	var forged []string
 	for _, r := range rs {
 		row := m.row(r.ID)
 		if row == nil || row.State != stock.Deducted || row.ProductID != product || m.mutant == NoCancelledCheck {
 			continue
 		}
 		if o := m.orderOf(r.ID); o == nil || o.State != order.Cancelled {
-			return nil, fmt.Errorf("roll back %s: reservation %s: %w", product, r.ID, stock.ErrNotCancelled)
+			forged = append(forged, r.ID)
 		}
+	}
+	if len(forged) > 0 {
+		slices.Sort(forged)
+		return nil, fmt.Errorf("roll back %s: %w", product, &stock.NotCancelledError{IDs: slices.Compact(forged)})
 	}
 	var out []stock.Reservation
 	for _, r := range rs {

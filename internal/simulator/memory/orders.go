@@ -147,6 +147,20 @@ func (m *MySQL) AllPaid(payments []order.Payment) map[string]order.Order {
 	return out
 }
 
+// Ended is order.Store.Ended. A mutant without the compare-and-set does not look.
+func (m *MySQL) Ended(payments []order.Payment) map[order.Payment]order.Outcome {
+	out := make(map[order.Payment]order.Outcome, len(payments))
+	for _, p := range payments {
+		o := m.orderOf(p.ReservationID)
+		if o == nil || o.State == order.AwaitingPayment || m.mutant == PayCancelled {
+			continue
+		}
+		answer, _, err := m.PaidBy(p, false)
+		out[p] = order.Outcome{Order: answer, Err: err}
+	}
+	return out
+}
+
 // Cancel is order.Store.Cancel. The messages that are not in the transaction,
 // which a mutant has, are returned.
 func (m *MySQL) Cancel(reservation, reason string, announce func(order.Order) []order.Message) (order.Order, []order.Message, error) {
