@@ -144,8 +144,8 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event, ende
 	if !stock.ValidID(e.ReservationID) {
 		return none, events.PermanentOf(e, "", fmt.Errorf("%.64q: not a reservation ID: %.40q", e.Type, e.ReservationID))
 	}
-	switch e.Type {
-	case events.PaymentSucceeded:
+	switch {
+	case e.Type == events.PaymentSucceeded:
 		known, ok := ended[paymentOf(e)]
 		o, err := known.Order, known.Err
 		if !ok {
@@ -160,7 +160,7 @@ func pay(ctx context.Context, orders Closer, ledger Finder, e events.Event, ende
 			return refund(e, o, AlreadyPaid), nil
 		}
 		return none, unpaid(ctx, ledger, e, err)
-	case events.PaymentFailed:
+	case e.Type == events.PaymentFailed:
 		_, err := orders.Cancel(ctx, e.ReservationID, PaymentFailed, announceIn(e.TraceParent))
 		if err == nil || errors.Is(err, order.ErrPaid) {
 			return none, nil
