@@ -32,25 +32,40 @@ type letter struct {
 	attempts int
 }
 
-// bury publishes dead letters and returns when they are acknowledged. An error
-// means that the ownership has ended before.
+// aloneFrom is the size in bytes from which a dead letter is published alone:
+// with its headers it may be too large for the broker, and would take the others
+// of the request with it.
+const aloneFrom = 64 << 10
+
+// bury publishes dead letters, small ones together, and returns when they are
+// acknowledged. An error means that the ownership has ended before.
 func (p *partition) bury(live, work context.Context, letters ...letter) error {
-	for _, l := range letters {
-		if p.cfg.Refused != nil {
+	if p.cfg.Refused != nil {
+		for _, l := range letters {
 			p.cfg.Refused(l.msg, l.err)
-			continue
 		}
-		full := p.deadLetter(l)
-		err := p.buryRecord(live, work, full)
-		if isPermanent(err) {
-			// Too large for the broker with our headers. The headers alone
-			// still say where the record is, for as long as its topic keeps it.
-			stub := record{topic: full.topic, time: full.time, headers: append(p.ownHeaders(l), header(HeaderTruncated, "true"))}
-			err = p.buryRecord(live, work, stub)
+		return nil
+	}
+	var small []record
+	var alone []letter
+	for _, l := range letters {
+		if full := p.deadLetter(l); full.size() < aloneFrom {
+			small = append(small, full)
+		} else {
+			alone = append(alone, l)
 		}
-		if err != nil {
-			return err
-		}
+	}
+	err := p.buryRecords(live, work, small...)
+	if isPermanent(err) {
+		alone, err = letters, nil // the broker takes so little that each must be tried; once more is harmless
+	}
+	for i := 0; i < len(alone) && err == nil; i++ {
+		err = p.buryAlone(live, work, alone[i])
+	}
+	if err != nil {
+		return err
+	}
+	for _, l := range letters {
 		p.metrics.deadLetters.WithLabelValues(l.class).Inc()
 		p.metrics.messages.WithLabelValues("dead").Inc()
 		reservation, trace := whose(l.msg)
@@ -60,11 +75,23 @@ func (p *partition) bury(live, work context.Context, letters ...letter) error {
 	return nil
 }
 
-func (p *partition) buryRecord(live, work context.Context, r record) error {
+// buryAlone publishes one dead letter, and when it is too large for the broker
+// the headers alone: they still say where the record is, for as long as its topic
+// keeps it.
+func (p *partition) buryAlone(live, work context.Context, l letter) error {
+	full := p.deadLetter(l)
+	err := p.buryRecords(live, work, full)
+	if isPermanent(err) {
+		return p.buryRecords(live, work, record{topic: full.topic, time: full.time, headers: append(p.ownHeaders(l), header(HeaderTruncated, "true"))})
+	}
+	return err
+}
+
+func (p *partition) buryRecords(live, work context.Context, records ...record) error {
 	return p.retry(live, "bury", p.id, func() error {
 		ctx, cancel := context.WithTimeout(work, publishTimeout)
 		defer cancel()
-		return p.publisher.publish(ctx, []record{r})
+		return p.publisher.publish(ctx, records)
 	})
 }
 

@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/leadingpeers/seckill/pkg/events"
@@ -32,4 +33,29 @@ func ExampleDecode() {
 	// Output:
 	// decode seckill.payment.succeeded.v1: json: cannot unmarshal string into Go struct field Event.amount_cents of type int64
 	// payments abcdefghijklmnopqrstuvwx27 <nil>
+}
+
+// A handler that finds several events of its batch impossible says so of each.
+// The Consumer puts these among the dead letters, and has the others handled.
+func ExamplePermanentOf() {
+	batch := []events.Event{
+		{Type: events.PaymentSucceeded, ReservationID: "abcdefghijklmnopqrstuvwx27", AmountCents: 100},
+		{Type: events.PaymentSucceeded, ReservationID: "abcdefghijklmnopqrstuvwx37", AmountCents: 199800},
+		{Type: events.PaymentSucceeded, ReservationID: "abcdefghijklmnopqrstuvwx47", AmountCents: 1},
+	}
+	var errs []error
+	for _, e := range batch {
+		if e.AmountCents != 199800 {
+			errs = append(errs, events.PermanentOf(e, "invalid", fmt.Errorf("%d cents: want 199800", e.AmountCents)))
+		}
+	}
+	condemned := events.Condemned(errors.Join(errs...))
+	for _, e := range batch {
+		if fault := condemned[e]; fault != nil {
+			fmt.Println(e.ReservationID, fault.Class, fault)
+		}
+	}
+	// Output:
+	// abcdefghijklmnopqrstuvwx27 invalid 100 cents: want 199800
+	// abcdefghijklmnopqrstuvwx47 invalid 1 cents: want 199800
 }

@@ -254,22 +254,32 @@ func TestConsumerBuriesTheOversized(t *testing.T) {
 	for _, r := range []record{
 		{topic: topic, key: []byte("k"), value: make([]byte, MaxBody+1)},
 		{topic: topic, key: []byte("k"), value: []byte("{}"), headers: []kafka.Header{count}}, // a header of ours, by somebody else
+		{topic: topic, key: []byte("k"), value: make([]byte, 1000)},
+		{topic: topic, key: []byte("k"), value: make([]byte, 1000)}, // these fit alone, and not in one request
 	} {
 		if err := p.publish(t.Context(), []record{r}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	consume(t, ConsumerConfig{ClientConfig: cfg}, p, func(context.Context, []Event) ([]Event, error) { return nil, nil })
+	consume(t, ConsumerConfig{ClientConfig: cfg, MaxWait: time.Second}, p, func(context.Context, []Event) ([]Event, error) { return nil, nil })
 	eventually(t, "all is committed", caughtUp(t, cfg))
-	dead := records(t, cfg, DeadLetterTopic("deduct"))
-	if len(dead) != 2 {
-		t.Fatalf("%d dead letters, want 2", len(dead))
+	dead := make(map[string]kafka.Message)
+	for _, m := range records(t, cfg, DeadLetterTopic("deduct")) {
+		dead[headers(m)[HeaderOriginOffset]] = m
 	}
-	if h := headers(dead[0]); h[HeaderTruncated] != "true" || h[HeaderOriginOffset] != "0" || len(dead[0].Value) != 0 {
-		t.Errorf("dead letter %v with %d bytes, want a stub that names its origin", h, len(dead[0].Value))
+	if len(dead) != 4 {
+		t.Fatalf("%d dead letters, want 4", len(dead))
 	}
-	if h := headers(dead[1]); h[HeaderRedriveCount] != "0" || h[HeaderTruncated] != "" {
+	if h := headers(dead["0"]); h[HeaderTruncated] != "true" || len(dead["0"].Value) != 0 {
+		t.Errorf("dead letter %v with %d bytes, want a stub that names its origin", h, len(dead["0"].Value))
+	}
+	if h := headers(dead["1"]); h[HeaderRedriveCount] != "0" || h[HeaderTruncated] != "" {
 		t.Errorf("dead letter %v, want no count that was never one", h)
+	}
+	for _, origin := range []string{"2", "3"} {
+		if h := headers(dead[origin]); h[HeaderTruncated] != "" || len(dead[origin].Value) != 1000 {
+			t.Errorf("dead letter %v with %d bytes, want the whole record", h, len(dead[origin].Value))
+		}
 	}
 }
 
