@@ -18,6 +18,9 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 		r.judge.FindDuplicate(text)
 	}
 	c := judge.Case{Promises: promises, Totals: r.operators.Totals(), Excused: r.isExcused, Redis: r.stage.Redis.Master(), Prefix: stage.Prefix}
+	if err := r.heard(ctx, slices.Collect(maps.Keys(promises)), last); err != nil {
+		return err
+	}
 	var state judge.State
 	var err error
 	apart := maps.Clone(c.Totals) // products about which no look has seen Redis and the ledger agree
@@ -29,13 +32,6 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 			return err == nil && done()
 		})
 	}
-	if !until(r.cfg.Limit, func() bool { return state.Unknown == 0 }) {
-		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", state.Unknown, r.cfg.Limit, err)
-	} else if after := state.Read.Sub(last); after > r.cfg.Limit {
-		r.judge.Find("all promises were seen in the ledger %s after the last fault, and that is more than %s", after, r.cfg.Limit)
-	}
-	r.result.LedgerS = seconds(max(0, state.Read.Sub(last)))
-	r.log("everything accepted is in the ledger after %.1f s; %d without an end, %d products differ", r.result.LedgerS, state.Unended, state.Differs)
 	if !until(r.cfg.Drift, func() bool { return len(apart) == 0 }) {
 		r.judge.Find("Redis and the ledger have not agreed about %v within %s after the last fault (%v)", slices.Sorted(maps.Keys(apart)), r.cfg.Drift, err)
 	}
@@ -53,6 +49,30 @@ func (r *run) verdict(ctx context.Context, last time.Time) error {
 	}
 	r.count(state)
 	return nil
+}
+
+// heard waits until the ledger has heard of all promises.
+func (r *run) heard(ctx context.Context, missing []string, last time.Time) (err error) {
+	promised := len(missing)
+	var after time.Duration // until they were last counted
+	r.await(ctx, r.cfg.Limit-time.Since(last), func() bool {
+		var left []string
+		if left, err = r.judge.Missing(ctx, missing); err != nil {
+			return false
+		}
+		missing, after = left, time.Since(last)
+		return len(missing) == 0
+	})
+	switch {
+	case len(missing) > 0:
+		r.judge.Find("%d promises were not in the ledger %s after the last fault (%v)", len(missing), r.cfg.Limit, err)
+		err = nil
+	case after > r.cfg.Limit:
+		r.judge.Find("all promises were seen in the ledger %s after the last fault, and that is more than %s", after, r.cfg.Limit)
+	}
+	r.result.LedgerS = seconds(max(0, after))
+	r.log("%d of %d promises are in the ledger after %.1f s", promised-len(missing), promised, r.result.LedgerS)
+	return ctx.Err()
 }
 
 // agree takes those products out of apart about which Redis and the ledger

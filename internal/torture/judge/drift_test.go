@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 
@@ -45,5 +46,36 @@ func TestDrift(t *testing.T) {
 		if got := slices.Contains(s.Drifting, tt.id); got != tt.drifts {
 			t.Errorf("%s: drifts %t, want %t: %s", tt.id, got, tt.drifts, tt.why)
 		}
+	}
+}
+
+// TestMissing: only what the ledger has is not missing, whatever its state, in
+// however many statements it is asked.
+func TestMissing(t *testing.T) {
+	db := testservers.MySQL(t)
+	var ids, want []string
+	for n := range 2*missingAtOnce + 10 {
+		id := fmt.Sprintf("%032x", n+1)
+		ids = append(ids, textID(id))
+		if n%700 == 3 { // some in each statement
+			want = append(want, textID(id))
+			continue
+		}
+		state := []string{"deducted", "refused", "rolled_back"}[n%3]
+		if _, err := db.ExecContext(t.Context(), "INSERT INTO reservations (reservation_id, product_id, user_id, quantity, state, reason, created_at, updated_at) VALUES (?, 'p', 'u', 1, ?, '', NOW(3), NOW(3))", rawID(textID(id)), state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ids, want = append(ids, "no ID"), append(want, "no ID")
+	got, err := New(db).Missing(t.Context(), ids)
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("missing %v, %v, want %v", got, err, want)
+	}
+	if got, err := New(db).Missing(t.Context(), nil); err != nil || got != nil {
+		t.Errorf("of none %v %v are missing", got, err)
+	}
+	_ = db.Close()
+	if got, err := New(db).Missing(t.Context(), ids); err == nil {
+		t.Errorf("%d missing and no error of a database that is closed", len(got))
 	}
 }
