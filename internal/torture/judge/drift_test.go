@@ -53,6 +53,10 @@ func TestDrift(t *testing.T) {
 // however many statements it is asked.
 func TestMissing(t *testing.T) {
 	db := testservers.MySQL(t)
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var ids, want []string
 	for n := range 2*missingAtOnce + 10 {
 		id := fmt.Sprintf("%032x", n+1)
@@ -62,9 +66,12 @@ func TestMissing(t *testing.T) {
 			continue
 		}
 		state := []string{"deducted", "refused", "rolled_back"}[n%3]
-		if _, err := db.ExecContext(t.Context(), "INSERT INTO reservations (reservation_id, product_id, user_id, quantity, state, reason, created_at, updated_at) VALUES (?, 'p', 'u', 1, ?, '', NOW(3), NOW(3))", rawID(textID(id)), state); err != nil {
+		if _, err := tx.ExecContext(t.Context(), "INSERT INTO reservations (reservation_id, product_id, user_id, quantity, state, reason, created_at, updated_at) VALUES (?, 'p', 'u', 1, ?, '', NOW(3), NOW(3))", rawID(textID(id)), state); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
 	}
 	ids, want = append(ids, "no ID"), append(want, "no ID")
 	got, err := New(db).Missing(t.Context(), ids)
