@@ -251,12 +251,15 @@ func TestConsumerBuriesTheOversized(t *testing.T) {
 	p := newPublisher(t, cfg)
 	p.encoder.compression = NoCompression
 	topic, count := cfg.TopicName(Reservations), header(HeaderRedriveCount, strings.Repeat("9", 3000))
-	for _, r := range []record{
+	bad := []record{
 		{topic: topic, key: []byte("k"), value: make([]byte, MaxBody+1)},
 		{topic: topic, key: []byte("k"), value: []byte("{}"), headers: []kafka.Header{count}}, // a header of ours, by somebody else
-		{topic: topic, key: []byte("k"), value: make([]byte, 1000)},
-		{topic: topic, key: []byte("k"), value: make([]byte, 1000)}, // these fit alone, and not in one request
-	} {
+	}
+	for range 3 { // each fits alone, and no two of them in one request
+		bad = append(bad, record{topic: topic, key: []byte("k"), value: make([]byte, 1000)})
+	}
+	bad = append(bad, record{topic: topic, key: []byte("k"), value: make([]byte, 3000)}) // small, and too large for this broker
+	for _, r := range bad {
 		if err := p.publish(t.Context(), []record{r}); err != nil {
 			t.Fatal(err)
 		}
@@ -267,16 +270,18 @@ func TestConsumerBuriesTheOversized(t *testing.T) {
 	for _, m := range records(t, cfg, DeadLetterTopic("deduct")) {
 		dead[headers(m)[HeaderOriginOffset]] = m
 	}
-	if len(dead) != 4 {
-		t.Fatalf("%d dead letters, want 4", len(dead))
+	if len(dead) != len(bad) {
+		t.Fatalf("%d dead letters, want %d", len(dead), len(bad))
 	}
-	if h := headers(dead["0"]); h[HeaderTruncated] != "true" || len(dead["0"].Value) != 0 {
-		t.Errorf("dead letter %v with %d bytes, want a stub that names its origin", h, len(dead["0"].Value))
+	for _, origin := range []string{"0", "5"} {
+		if h := headers(dead[origin]); h[HeaderTruncated] != "true" || len(dead[origin].Value) != 0 {
+			t.Errorf("dead letter %v with %d bytes, want a stub that names its origin", h, len(dead[origin].Value))
+		}
 	}
 	if h := headers(dead["1"]); h[HeaderRedriveCount] != "0" || h[HeaderTruncated] != "" {
 		t.Errorf("dead letter %v, want no count that was never one", h)
 	}
-	for _, origin := range []string{"2", "3"} {
+	for _, origin := range []string{"2", "3", "4"} {
 		if h := headers(dead[origin]); h[HeaderTruncated] != "" || len(dead[origin].Value) != 1000 {
 			t.Errorf("dead letter %v with %d bytes, want the whole record", h, len(dead[origin].Value))
 		}
