@@ -191,20 +191,23 @@ func (b *books) payment(rt *rapid.T) order.Payment {
 		o := rapid.SampledFrom(orders).Draw(rt, "order")
 		r.ID, r.Quantity = o.ReservationID, o.Quantity
 	}
-	ref := rapid.SampledFrom([]string{"a", "a", "b", "shared"}).Draw(rt, "reference")
-	if ref == "shared" {
-		ref += b.ids[0]
-	} else {
-		ref = r.ID[18:] + ref
-	}
 	return order.Payment{
-		ReservationID: r.ID, Ref: ref,
+		ReservationID: r.ID, Ref: fmt.Sprint(r.ID[18:], rapid.SampledFrom([]string{"a", "a", "b"}).Draw(rt, "reference")),
 		AmountCents: 100 * (r.Quantity + int64(rapid.IntRange(0, 3).Draw(rt, "amount")/3)),
 	}
 }
 
-func (b *books) pay(rt *rapid.T) {
+// mayShare is a payment whose reference may be that of others.
+func (b *books) mayShare(rt *rapid.T) order.Payment {
 	p := b.payment(rt)
+	if rapid.Bool().Draw(rt, "shared reference") {
+		p.Ref = "shared" + b.ids[0]
+	}
+	return p
+}
+
+func (b *books) pay(rt *rapid.T) {
+	p := b.mayShare(rt)
 	got, err := b.orders.Pay(b.Context(), p)
 	changed, no := b.model.SetPaid(p)
 	say := order.Order{}
@@ -256,7 +259,7 @@ func note(o order.Order) []order.Message {
 func (b *books) ended(rt *rapid.T) {
 	var ps []order.Payment
 	for range rapid.IntRange(1, 4).Draw(rt, "payments") {
-		ps = append(ps, b.payment(rt))
+		ps = append(ps, b.mayShare(rt))
 	}
 	got, err := b.orders.Ended(b.Context(), ps)
 	say := b.model.Ended(ps)
