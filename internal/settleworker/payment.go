@@ -71,7 +71,9 @@ func Payment(orders Closer, ledger Finder) events.Handler {
 			}
 			rest = append(rest, indexes)
 			for _, i := range indexes {
-				left = append(left, paymentOf(batch[i]))
+				if batch[i].Type == events.PaymentSucceeded {
+					left = append(left, paymentOf(batch[i]))
+				}
 			}
 		}
 		ended, err := orders.Ended(ctx, left)

@@ -530,7 +530,7 @@ func TestConsumerPutsAsideWhoIsNamed(t *testing.T) {
 		why      string
 	}{
 		{"some among many", false, []int{0, 17, 250, 499}, nil, false, 2, "one call says who, one handles the rest"},
-		{"all", false, slices.Collect(rangeOf(500)), nil, false, 1, "nothing is left to be handled"},
+		{"all", false, upTo(500), nil, false, 1, "nothing is left to be handled"},
 		{"and an outage", false, []int{3, 4}, nil, true, 3, "the outage is of the rest, which is tried again"},
 		{"and one unnamed", false, []int{3, 4}, []int{99}, false, 20, "the batch without those named is halved"},
 		{"together", true, []int{0, 17, 250, 499}, nil, false, 3 * 12, "each partition handles its rest by itself"},
@@ -607,14 +607,13 @@ func TestConsumerPutsAsideWhoIsNamed(t *testing.T) {
 	}
 }
 
-func rangeOf(n int) func(func(int) bool) {
-	return func(yield func(int) bool) {
-		for i := range n {
-			if !yield(i) {
-				return
-			}
-		}
+// upTo returns 0 to n-1.
+func upTo(n int) []int {
+	out := make([]int, n)
+	for i := range out {
+		out[i] = i
 	}
+	return out
 }
 
 func TestCondemned(t *testing.T) {

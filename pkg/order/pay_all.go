@@ -32,7 +32,7 @@ func (s *Store) PayAll(ctx context.Context, payments []Payment) (map[string]Orde
 	}
 	paid := map[string]Order{}
 	if s.paidTwice.Load() { // a topic is read again: of what has ended nothing is left to be done
-		found, err := s.findFor(ctx, ids)
+		found, err := s.FindAll(ctx, ids)
 		if err != nil {
 			return nil, err
 		}
@@ -50,7 +50,7 @@ func (s *Store) PayAll(ctx context.Context, payments []Payment) (map[string]Orde
 		}
 		return nil, fmt.Errorf("pay %d orders: %w", len(ids), err)
 	}
-	found, err := s.findFor(ctx, ids)
+	found, err := s.FindAll(ctx, ids)
 	maps.Copy(paid, paidBy(found, good))
 	return paid, err
 }
@@ -75,7 +75,7 @@ func (s *Store) Ended(ctx context.Context, payments []Payment) (map[Payment]Outc
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	found, err := s.findFor(ctx, ids)
+	found, err := s.FindAll(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -116,14 +116,6 @@ func (s *Store) payFor(ctx context.Context, ids []string, payments map[string]Pa
 		}
 		return err
 	})
-}
-
-func (s *Store) findFor(ctx context.Context, ids []string) (map[string]Order, error) {
-	found, err := find(ctx, s.db, ids)
-	if err != nil {
-		return nil, fmt.Errorf("read which of %d orders are paid: %w", len(ids), err)
-	}
-	return found, nil
 }
 
 // paidBy leaves those orders that their payments have paid.
