@@ -49,7 +49,7 @@ type ConsumerConfig struct {
 	// broker refuses the commit and the batch is delivered again. Default 7 s.
 	DrainTimeout time.Duration
 	// RetryMax is the longest pause between two attempts of the same batch; the
-	// first pause is 50 ms. Default 5 s.
+	// first pause is 50 ms. Default 5 s. Joining is tried every second at least.
 	RetryMax time.Duration
 	// SessionTimeout is how long a dead member keeps its partitions. Brokers
 	// want 6 s or more. Default 10 s.
@@ -57,8 +57,9 @@ type ConsumerConfig struct {
 	// HeartbeatInterval bounds how late a member learns of a rebalance. Default
 	// 500 ms.
 	HeartbeatInterval time.Duration
-	// RebalanceTimeout is how long a rebalance waits for members that drain.
-	// Default 20 s.
+	// RebalanceTimeout is how long a rebalance waits for members that drain. It
+	// must exceed DrainTimeout and HeartbeatInterval. Default: SessionTimeout and
+	// 2 s.
 	RebalanceTimeout time.Duration
 	// Until bounds what is read: by partition, the offset before which to stop.
 	// Run returns when each of them is reached; a partition without one is left
@@ -89,7 +90,7 @@ func (c ConsumerConfig) withDefaults() ConsumerConfig {
 	c.RetryMax = or(c.RetryMax, 5*time.Second)
 	c.SessionTimeout = or(c.SessionTimeout, 10*time.Second)
 	c.HeartbeatInterval = or(c.HeartbeatInterval, 500*time.Millisecond)
-	c.RebalanceTimeout = or(c.RebalanceTimeout, 20*time.Second)
+	c.RebalanceTimeout = or(c.RebalanceTimeout, c.SessionTimeout+2*time.Second)
 	c.Log = or(c.Log, slog.New(slog.DiscardHandler))
 	return c
 }
@@ -151,14 +152,28 @@ func NewConsumer(cfg ConsumerConfig, h Handler, p *Publisher) *Consumer {
 func (c *Consumer) Run(ctx context.Context) error {
 	ctx, finish := context.WithCancel(ctx)
 	defer finish()
-	goal := goal{left: maps.Clone(c.cfg.Until), finish: finish}
-	if c.awaitTopic(ctx) != nil {
-		return nil // ctx has ended
+	goal := &goal{left: maps.Clone(c.cfg.Until), finish: finish}
+	dialer := c.cfg.Dialer()
+	dialer.ClientID = ownName(dialer.ClientID)
+	for c.awaitTopic(ctx) == nil {
+		if err := c.belong(ctx, dialer, goal); err != nil {
+			return err
+		}
+		breathe(ctx)
+		if c.awaitTopic(ctx) == nil {
+			c.leaveOld(ctx, dialer.ClientID)
+		}
 	}
+	return nil // ctx has ended
+}
+
+// belong is a member of the group until ctx ends or joining fails, and returns
+// an error only for settings that cannot work.
+func (c *Consumer) belong(ctx context.Context, dialer *kafka.Dialer, goal *goal) error {
 	group, err := kafka.NewConsumerGroup(kafka.ConsumerGroupConfig{
-		ID: c.group, Brokers: c.cfg.Brokers, Topics: []string{c.topic}, Dialer: c.cfg.Dialer(),
+		ID: c.group, Brokers: c.cfg.Brokers, Topics: []string{c.topic}, Dialer: dialer,
 		HeartbeatInterval: c.cfg.HeartbeatInterval, SessionTimeout: c.cfg.SessionTimeout,
-		RebalanceTimeout: c.cfg.RebalanceTimeout, JoinGroupBackoff: joinPause,
+		RebalanceTimeout: c.cfg.RebalanceTimeout, JoinGroupBackoff: never,
 		StartOffset: kafka.FirstOffset, WatchPartitionChanges: true, PartitionWatchInterval: 10 * time.Second,
 		GroupBalancers: []kafka.GroupBalancer{kafka.RangeGroupBalancer{}},
 	})
@@ -176,10 +191,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, kafka.RebalanceInProgress):
 			continue
-		case err != nil: // no coordinator yet, brokers away: the group pauses and tries again
+		case err != nil: // no coordinator yet, brokers away
 			c.metrics.retries.WithLabelValues("join").Inc()
 			c.outages.set("join", 0, err)
-			continue
+			return nil
 		}
 		c.outages.set("join", 0, nil)
 		c.metrics.rebalances.Inc()
@@ -236,8 +251,12 @@ func (c *Consumer) awaitTopic(ctx context.Context) error {
 
 // retry runs op until it returns nil or a permanent error, or until live ends.
 func (c *Consumer) retry(live context.Context, stage string, partition int, op func() error) error {
+	longest := c.cfg.RetryMax
+	if ofGroup(stage) {
+		longest = min(longest, joinRetryMax)
+	}
 	pause := backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond),
-		backoff.WithMaxInterval(c.cfg.RetryMax), backoff.WithMaxElapsedTime(0)) // its default gives up after 15 minutes
+		backoff.WithMaxInterval(longest), backoff.WithMaxElapsedTime(0)) // its default gives up after 15 minutes
 	err := backoff.RetryNotify(func() error {
 		err := op()
 		if isPermanent(err) {
@@ -259,6 +278,9 @@ type outage struct {
 	stage     string
 	partition int
 }
+
+// ofGroup reports whether a stage belongs to no partition.
+func ofGroup(stage string) bool { return stage == "topic" || stage == "leave" || stage == "join" }
 
 // outages logs when a stage begins to fail in any partition and when it works
 // again in all: two lines for an outage, however long and wide.
@@ -301,7 +323,7 @@ func (o *outages) keep(ours func(partition int) bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for f := range o.failing {
-		if f.stage != "join" && f.stage != "topic" && !ours(f.partition) {
+		if !ofGroup(f.stage) && !ours(f.partition) {
 			delete(o.failing, f)
 		}
 	}

@@ -142,7 +142,7 @@ type consumer struct {
 func consume(t testing.TB, cfg ConsumerConfig, p *Publisher, h Handler) *consumer {
 	t.Helper()
 	cfg.Group, cfg.Topic = or(cfg.Group, "deduct"), or(cfg.Topic, Reservations)
-	cfg.SessionTimeout, cfg.HeartbeatInterval = 6*time.Second, 100*time.Millisecond
+	cfg.SessionTimeout, cfg.HeartbeatInterval = or(cfg.SessionTimeout, 6*time.Second), 100*time.Millisecond
 	cfg.DrainTimeout, cfg.RetryMax = 5*time.Second, 200*time.Millisecond
 	cfg.Registerer = prometheus.NewRegistry()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -46,6 +46,13 @@ var errMoved = errors.New("position was outside the log")
 // joinPause is how long a member waits before it joins again after a failure.
 const joinPause = 500 * time.Millisecond
 
+// breathe waits for joinPause, or until live ends.
+func breathe(live context.Context) {
+	pause, cancel := context.WithTimeout(live, joinPause)
+	defer cancel()
+	<-pause.Done()
+}
+
 // queueCapacity is how many records the reader holds beside what is in hand. It
 // is small so that the reader rests while a batch is in hand, and then fetches
 // all that has come meanwhile at once. A reader that runs ahead makes a request
@@ -77,9 +84,7 @@ func (c *Consumer) own(ctx, gctx context.Context, p *partition) {
 	}
 	if live.Err() == nil {
 		p.outages.log.Warn("partition is given up, what is not committed comes again", "partition", p.id, "error", err)
-		pause, cancel := context.WithTimeout(live, joinPause)
-		defer cancel()
-		<-pause.Done() // or commits that always fail would make the group rejoin without a breath
+		breathe(live) // or commits that always fail would make the group rejoin without a breath
 	}
 }
 
