@@ -115,7 +115,7 @@ func isPermanent(err error) bool {
 type ClientConfig struct {
 	Brokers  []string       // host:port of some brokers; the others are learned from them. Required
 	Prefix   string         // before every topic and group, with a dot; default "seckill"
-	ClientID string         // shown in the brokers' logs and quotas, by a group's member with eight letters behind it; default Prefix
+	ClientID string         // shown in the brokers' logs and quotas, by a group's member with eight letters and digits behind it; default Prefix
 	TLS      *tls.Config    // nil = no TLS
 	SASL     sasl.Mechanism // nil = no authentication
 }

@@ -392,7 +392,7 @@ func TestConsumerDrainsWhenRebalanced(t *testing.T) {
 		j.add(batch)
 		return nil, nil
 	})
-	eventually(t, "the broker wants the group to rebalance", func() bool { return groupState(t, cfg) == "PreparingRebalance" })
+	eventually(t, "the broker wants the group to rebalance", func() bool { g, err := describe(t, cfg); return err == nil && g.GroupState == "PreparingRebalance" })
 	close(finish)
 	eventually(t, "the second member is in", func() bool {
 		return metric(t, second.cfg.Registerer, "seckill_kafka_consumer_rebalances_total", "") > 0
@@ -406,17 +406,18 @@ func TestConsumerDrainsWhenRebalanced(t *testing.T) {
 	}
 }
 
-func groupState(t testing.TB, cfg ClientConfig) string {
+// describe returns the group "deduct" as its coordinator sees it.
+func describe(t testing.TB, cfg ClientConfig) (group kafka.DescribeGroupsResponseGroup, err error) {
 	t.Helper()
-	state := ""
-	_ = cfg.withClient(func(client *kafka.Client) error {
+	err = cfg.withClient(func(client *kafka.Client) error {
 		resp, err := client.DescribeGroups(t.Context(), &kafka.DescribeGroupsRequest{GroupIDs: []string{cfg.GroupName("deduct")}})
-		if err == nil && len(resp.Groups) == 1 {
-			state = resp.Groups[0].GroupState
+		if err != nil {
+			return err
 		}
-		return err
+		group = resp.Groups[0]
+		return group.Error
 	})
-	return state
+	return group, err
 }
 
 // The topic may be created after the consumer was started.

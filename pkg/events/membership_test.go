@@ -43,22 +43,16 @@ func (c *cable) cutAll() {
 	}
 }
 
-// clients returns the client IDs of a group's members, in order.
-func clients(t testing.TB, cfg ClientConfig, group string) []string {
+// clients returns the client IDs of the members of the group "deduct", in order.
+func clients(t testing.TB, cfg ClientConfig) []string {
 	t.Helper()
-	var out []string
-	err := cfg.withClient(func(client *kafka.Client) error {
-		resp, err := client.DescribeGroups(t.Context(), &kafka.DescribeGroupsRequest{GroupIDs: []string{cfg.GroupName(group)}})
-		if err != nil {
-			return err
-		}
-		for _, m := range resp.Groups[0].Members {
-			out = append(out, m.ClientID)
-		}
-		return resp.Groups[0].Error
-	})
+	group, err := describe(t, cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var out []string
+	for _, m := range group.Members {
+		out = append(out, m.ClientID)
 	}
 	slices.Sort(out)
 	return out
@@ -81,7 +75,7 @@ func TestLeaveOld(t *testing.T) {
 		{"ghost-a", "again changes nothing", nil},
 	} {
 		c.leaveOld(t.Context(), tt.name)
-		if got := clients(t, cfg, "deduct"); !slices.Equal(got, tt.want) {
+		if got := clients(t, cfg); !slices.Equal(got, tt.want) {
 			t.Errorf("after leaving as %s the group has %v, want %v: %s", tt.name, got, tt.want, tt.why)
 		}
 	}
@@ -113,7 +107,7 @@ func haunt(t testing.TB, c *Consumer, clientID string) {
 	if err := group.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := clients(t, c.cfg.ClientConfig, "deduct"); !slices.Contains(got, clientID) {
+	if got := clients(t, c.cfg.ClientConfig); !slices.Contains(got, clientID) {
 		t.Fatalf("the group has %v, want %s in it", got, clientID)
 	}
 }
@@ -141,7 +135,7 @@ func TestConsumerLeavesNoGhost(t *testing.T) {
 	if distinct, total := j.counts(); distinct != 20 || total != 20 {
 		t.Errorf("%d events handled %d times, want 20, once each", distinct, total)
 	}
-	if got := clients(t, cfg, "deduct"); len(got) != 1 {
+	if got := clients(t, cfg); len(got) != 1 {
 		t.Errorf("the group has %v, want one member", got)
 	}
 }

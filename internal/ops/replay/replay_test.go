@@ -253,7 +253,7 @@ func TestRefusals(t *testing.T) {
 		})
 		_, committed := r.lag("deduct")
 		err := run(path, replay.Reset)
-		refused(t, err, "it is active (Stable)", r.Prefix+"-", r.topic(events.Reservations)+":[0 1 2]", "stop these workers first")
+		refused(t, err, "it is active (Stable)", r.Prefix+"-", "@127.0.0.1 with map", r.topic(events.Reservations)+":[0 1 2]", "stop these workers first")
 		if _, after := r.lag("deduct"); after != committed {
 			t.Error("the offsets moved all the same")
 		}
